@@ -1,0 +1,42 @@
+# make demo               set up a virtual environment, run the main job on its own footage
+# make demo VIDEOS=dir    the same job on your videos (MINUTES=30, RUN=runs/mine)
+# make test               the same set-up, then lint, types and tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MINUTES ?= 30
+RUN ?= runs/mine
+
+.PHONY: demo test setup check clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+ifdef VIDEOS
+	$(BIN)/syncdisc run --videos '$(VIDEOS)' --out '$(RUN)' --minutes $(MINUTES) $(ARGS)
+else
+	$(BIN)/syncdisc demo $(ARGS)
+endif
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest $(ARGS)
+
+clean:
+	rm -rf $(VENV) demo-out

@@ -1,0 +1,1 @@
+"""The clip store, how it is filled, split, filtered and sampled."""

@@ -1,0 +1,157 @@
+"""The filter: what the first discriminator thinks of every clip -> the second dataset.
+
+Two thresholds, both read off impostors (the clip's video with other clips' audio), so that they
+fit any language, camera and net: a verdict is given to at most `false_accept` of impostors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from syncdisc_plugin.data.embed import Embedded
+from syncdisc_plugin.data.sampling import Item
+from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """How the second dataset is chosen."""
+
+    false_accept: float = 0.02
+    """Share of impostor pairs that may pass as kept, and again as shifted."""
+    tolerance_frames: int = 1
+    """Offsets up to this count as in sync; the estimate itself is no finer."""
+    max_shift_frames: int = 12
+    """Offsets up to this are repaired; larger ones are too near the curve's end to be trusted."""
+    impostors: int = 8
+    """Other clips' audio tried against each clip."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one clip."""
+
+    clip_id: str
+    """The clip."""
+    source: str
+    """The video it came from."""
+    verdict: str
+    """kept, shifted or dropped."""
+    offset_frames: int
+    """Where its curve peaks; > 0: audio early."""
+    confidence: float
+    """Maximum minus median of its curve."""
+    strength: float
+    """confidence * sqrt(windows): comparable between long and short clips."""
+    reason: str
+    """Why, in words."""
+
+    def row(self) -> dict[str, Any]:
+        """For the JSONL file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """Verdicts on all clips, and what they rest on."""
+
+    verdicts: list[Verdict]
+    """One per clip."""
+    keep_threshold: float
+    """Least strength of a kept clip."""
+    shift_threshold: float
+    """Least strength of a shifted clip."""
+    impostor_strengths: list[float]
+    """Strengths of all impostor pairs."""
+
+    def count(self, verdict: str) -> int:
+        """How many clips got it."""
+        return sum(v.verdict == verdict for v in self.verdicts)
+
+    def items(self, embedded: Sequence[Embedded]) -> list[Item]:
+        """The second dataset."""
+        by_id = {v.clip_id: v for v in self.verdicts}
+        out = []
+        for e in embedded:
+            v = by_id[e.clip.id]
+            if v.verdict != "dropped":
+                out.append(Item(e.clip, v.offset_frames if v.verdict == "shifted" else 0))
+        return out
+
+
+def judge_clips(
+    clips: Sequence[Embedded], settings: FilterSettings | None = None, seed: int = 0
+) -> FilterResult:
+    """Give every clip its verdict. A clip alone has no impostors: any strength passes then."""
+    settings = settings or FilterSettings()
+    curves = [offset_curve(c.v, c.a) for c in clips]
+    null = _impostors(clips, settings.impostors, seed)
+    keep = _threshold(null, 0, settings.tolerance_frames, settings.false_accept)
+    shift = _threshold(
+        null, settings.tolerance_frames + 1, settings.max_shift_frames, settings.false_accept
+    )
+    verdicts = [
+        _verdict(c, curve, keep, shift, settings) for c, curve in zip(clips, curves, strict=True)
+    ]
+    return FilterResult(verdicts, keep, shift, [s for s, _ in null])
+
+
+def _strength(curve: OffsetCurve, windows: int) -> float:
+    # A mean over n windows of unrelated sound scatters with 1/sqrt(n).
+    return curve.confidence * float(np.sqrt(windows))
+
+
+def _impostors(clips: Sequence[Embedded], per_clip: int, seed: int) -> list[tuple[float, int]]:
+    """(strength, offset) of videos with the audio of other clips, other speakers' if there are."""
+    rng = np.random.default_rng([seed, 77])
+    out = []
+    for i, clip in enumerate(clips):
+        strangers = [o for o in clips if o.clip.speaker != clip.clip.speaker]
+        others = strangers or [o for j, o in enumerate(clips) if j != i]
+        for _ in range(per_clip if others else 0):
+            other = others[rng.integers(len(others))]
+            n = min(len(clip.v), len(other.a))
+            at_v = rng.integers(0, len(clip.v) - n + 1)
+            at_a = rng.integers(0, len(other.a) - n + 1)
+            curve = offset_curve(clip.v[at_v : at_v + n], other.a[at_a : at_a + n])
+            out.append((_strength(curve, n), curve.offset_frames))
+    return out
+
+
+def _threshold(null: list[tuple[float, int]], low: int, high: int, rate: float) -> float:
+    """Least strength that at most `rate` of all impostors reach at an offset in [low, high]."""
+    inside = sorted((s for s, o in null if low <= abs(o) <= high), reverse=True)
+    allowed = int(rate * len(null))
+    return inside[allowed] if allowed < len(inside) else 0.0
+
+
+def _verdict(
+    clip: Embedded, curve: OffsetCurve, keep: float, shift: float, settings: FilterSettings
+) -> Verdict:
+    offset, strength = curve.offset_frames, _strength(curve, len(clip.v))
+    size = abs(offset)
+    if size <= settings.tolerance_frames:
+        good, verdict = strength > keep, "kept"
+        reason = f"in sync (strength {strength:.2f}, needs {keep:.2f})"
+    elif size <= settings.max_shift_frames:
+        good, verdict = strength > shift, "shifted"
+        side = "early" if offset > 0 else "late"
+        reason = f"audio {size} frames {side} (strength {strength:.2f}, needs {shift:.2f})"
+    else:
+        good, verdict = False, "dropped"
+        reason = f"peak at {offset} frames, too near the end of +-{MAX_OFFSET} to be trusted"
+    if not good:
+        verdict, reason = "dropped", f"no clear sync: {reason}"
+    return Verdict(
+        clip.clip.id,
+        clip.clip.source,
+        verdict,
+        offset,
+        round(curve.confidence, 4),
+        round(strength, 3),
+        reason,
+    )

@@ -1,0 +1,315 @@
+"""Videos -> clip store: decode, follow faces, cut crops, compute mel; a row for every input."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from syncdisc_plugin.data.store import Clip, StoreWriter, clip_row, refused_row, write_shard
+from syncdisc_plugin.errors import FaceError, MediaError, SyncDiscError
+from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow, load_detector
+from syncdisc_plugin.spec import ClipSpec
+
+SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
+SILENT_DB = -60.0
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How videos become clips."""
+
+    detector: str = "auto"
+    """auto (yunet on CPU, sfd on CUDA), yunet, sfd, blazeface, retinaface, scrfd; lbp needs no
+    file and finds frontal faces only; none takes footage that is already a face crop."""
+    models: Path | None = None
+    """Folder with detector files; SYNCDISC_MODELS or face-alignment's cache when not given."""
+    device: str = "cpu"
+    """Where the detector runs: cpu or cuda."""
+    speakers: Path | None = None
+    """CSV with the columns path,speaker (paths relative to it). Without it the folder that a
+    video lies in is its speaker."""
+    workers: int = 0
+    """Processes; 0 takes one per core."""
+    track: TrackSettings = TrackSettings()
+    """How faces are found and followed."""
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What `prepare` did."""
+
+    videos: int
+    """Inputs looked at in this call (finished ones of an earlier call are not)."""
+    clips: int
+    """Clips written."""
+    seconds: float
+    """Seconds of footage in those clips."""
+    refused: list[dict[str, Any]]
+    """Rows of the inputs that gave nothing."""
+
+
+def prepare(
+    paths: Sequence[Path],
+    out: Path,
+    spec: ClipSpec | None = None,
+    settings: PrepareSettings | None = None,
+) -> PrepareResult:
+    """Fill the store `out` from videos and folders of videos. Finished inputs are not redone.
+
+    Raises:
+        MediaError: a path that does not exist, or no video in any of them.
+        FaceError: the detector cannot be loaded (nothing is written then).
+        StoreError: `out` is something else than a store of the same spec.
+    """
+    from syncdisc_plugin.media import list_videos
+
+    spec, settings = spec or ClipSpec(), settings or PrepareSettings()
+    roots = [Path(p) for p in paths]
+    videos = [(root, video) for root in roots for video in list_videos([root])]
+    if not videos:
+        names = ", ".join(str(r) for r in roots)
+        raise MediaError(f"videos: no video file in {names}. Give files, or folders of videos.")
+    speakers = _read_speakers(settings.speakers)
+    # Loaded here once, so that a missing model file is one error and not one per video.
+    load_detector(settings.detector, models=settings.models, device=settings.device)
+    writer = StoreWriter(out, spec)
+    by_key = {}
+    for root, video in videos:
+        speaker = speakers.get(video.resolve()) or _folder_speaker(root, video)
+        key = _content_key(video, spec, settings)
+        if key not in writer.done:
+            by_key[key] = _Job(key, str(video), speaker, str(out))
+    jobs = list(by_key.values())
+    clips, seconds, refused = 0, 0.0, []
+    bar = tqdm(total=len(jobs), desc="prepare", unit="video", disable=None)
+    for rows in _run(jobs, spec, settings):
+        writer.add(rows)
+        good = [row for row in rows if row["status"] == "ok"]
+        clips += len(good)
+        seconds += sum(row["n_frames"] for row in good) / spec.fps
+        refused += [row for row in rows if row["status"] != "ok"]
+        bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
+        bar.update()
+    bar.close()
+    return PrepareResult(len(jobs), clips, seconds, refused)
+
+
+@dataclass(frozen=True)
+class _Job:
+    key: str
+    path: str
+    speaker: str
+    store: str
+
+
+def _read_speakers(path: Path | None) -> dict[Path, str]:
+    if path is None:
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"path", "speaker"} <= set(reader.fieldnames or ()):
+            raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
+        return {(path.parent / row["path"]).resolve(): row["speaker"] for row in reader}
+
+
+def _folder_speaker(root: Path, video: Path) -> str:
+    if root.is_dir():
+        inside = video.parent.relative_to(root)
+        return root.resolve().name if inside == Path(".") else inside.as_posix()
+    return video.resolve().parent.name
+
+
+def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
+    """Changes when the file, the spec or what decides the crops changes."""
+    stat = video.stat()
+    how = [settings.detector, asdict(settings.track)]
+    what = [str(video.resolve()), stat.st_size, stat.st_mtime_ns, spec.to_json(), how]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
+
+
+def _run(
+    jobs: Sequence[_Job], spec: ClipSpec, settings: PrepareSettings
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each job as it ends. A job that kills its process is refused, the rest goes on."""
+    workers = min(settings.workers or os.cpu_count() or 1, len(jobs))
+    waiting, alone = list(reversed(jobs)), False
+    suspects: list[_Job] = []
+    while waiting or suspects:
+        if not waiting:
+            waiting, suspects, alone = [suspects.pop()], suspects, True
+        pool = ProcessPoolExecutor(
+            1 if alone else workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(spec, settings),
+        )
+        running: dict[Future[list[dict[str, Any]]], _Job] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * workers:
+                    running[pool.submit(_prepare_video, waiting[-1])] = waiting[-1]
+                    waiting.pop()  # only now: submit itself raises when the pool is broken
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    rows = done.result()
+                    del running[done]
+                    yield rows
+        except BrokenProcessPool:
+            # One of those in flight took the process down: each is tried again by itself.
+            if alone:
+                (job,) = running.values()
+                yield [refused_row(job.key, job.path, "the decoder crashed on this file")]
+            else:
+                suspects += running.values()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        alone = False
+
+
+class _Worker:
+    """What a process keeps between videos."""
+
+    spec: ClipSpec
+    settings: PrepareSettings
+    detect: Detector
+
+
+def _start_worker(spec: ClipSpec, settings: PrepareSettings) -> None:
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _Worker.spec, _Worker.settings = spec, settings
+    _Worker.detect = load_detector(
+        settings.detector, models=settings.models, device=settings.device
+    )
+
+
+def _prepare_video(job: _Job) -> list[dict[str, Any]]:
+    """Rows of one video. The one place where any exception becomes a row."""
+    try:
+        return _clips_of(job)
+    except SyncDiscError as error:
+        return [refused_row(job.key, job.path, str(error))]
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return [refused_row(job.key, job.path, reason)]
+
+
+def _clips_of(job: _Job) -> list[dict[str, Any]]:
+    spec = _Worker.spec
+    footage = Footage(Path(job.path), _Worker.detect, spec, _Worker.settings.track)
+    rows: list[dict[str, Any]] = []
+    pending: dict[str, np.ndarray] = {}
+    held = part = 0
+    for number, (track, tensors) in enumerate(footage.clips()):
+        side = np.median(np.sqrt(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1)))
+        clip = Clip(
+            id=f"{job.key}-{part}/{number}",
+            speaker=job.speaker,
+            source=job.path,
+            start_s=round(footage.recording.start_s + track.start_frame / spec.fps, 4),
+            n_frames=track.n_frames,
+            n_mels=len(tensors["mel"]),
+            face_px=round(float(side), 1),
+            loudness_db=round(footage.loudness_db, 1),
+        )
+        pending |= {f"{number}.{name}": tensor for name, tensor in tensors.items()}
+        rows.append(clip_row(job.key, clip))
+        held += track.n_frames
+        if held >= SHARD_FRAMES:
+            write_shard(Path(job.store), f"{job.key}-{part}", pending)
+            pending, held, part = {}, 0, part + 1
+    if pending:
+        write_shard(Path(job.store), f"{job.key}-{part}", pending)
+    # Known only now: how far the file could be decoded.
+    return [{**row, "note": footage.recording.note or ""} for row in rows]
+
+
+class Footage:
+    """One video, decoded and followed: its face tracks with their audio.
+
+    Raises:
+        MediaError: it cannot be decoded, or its audio is silent.
+    """
+
+    def __init__(self, path: Path, detect: Detector, spec: ClipSpec, track: TrackSettings) -> None:
+        from syncdisc_plugin.media import decode
+
+        self.path, self.detect, self.spec, self.track = path, detect, spec, track
+        self.recording = decode(path, fps=spec.fps, sample_rate_hz=spec.mel.sample_rate_hz)
+        power = float(np.mean(np.square(self.recording.audio)))
+        self.loudness_db = 10 * float(np.log10(max(1e-12, power)))
+        if self.loudness_db < SILENT_DB:
+            raise MediaError(
+                f"{path}: the audio is silent ({self.loudness_db:.0f} dB). Nothing can be judged; "
+                "check that the right audio stream is the first one."
+            )
+
+    def clips(self) -> Iterator[tuple[Track, dict[str, np.ndarray]]]:
+        """Tracks with tensors as stored: frames (F, S, S, 3), mel (L, M), audio (F * 640,) int16.
+
+        Raises:
+            FaceError: at the end, when there was no track; the message says why.
+        """
+        spec, tally, found = self.spec, TrackTally(), False
+        tracks = follow(
+            self.recording.frames(),
+            self.detect,
+            self.track,
+            face_px=spec.face_px,
+            margin=spec.margin,
+            tally=tally,
+        )
+        for track in tracks:
+            found = True
+            audio = _audio_of(self.recording.audio, track.start_frame, track.n_frames, spec)
+            yield track, _tensors(track.crops, audio, spec)
+        if not found:
+            reason = f"{self.path}: {_why_no_clip(tally, self.track)}"
+            note = self.recording.note
+            raise FaceError(f"{reason}; {note}" if note else reason)
+
+
+def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
+    if not tally.frames:
+        return "no frame where picture and sound overlap"
+    if not tally.detections:
+        return f"no face in {tally.frames} frames. Try another --detector"
+    if tally.too_short:
+        return f"no face stays for {track.min_frames} frames. Lower --track.min_frames"
+    return (
+        f"faces were seen, {tally.too_small} under {track.min_face_px} px and "
+        f"{tally.too_unsure} under score {track.min_score}. Lower --track.min_face_px or min_score"
+    )
+
+
+def _audio_of(audio: np.ndarray, start: int, n_frames: int, spec: ClipSpec) -> np.ndarray:
+    """Exactly the samples of those frames; a missing tail (under a frame) is silence."""
+    per_frame = spec.mel.sample_rate_hz // spec.fps
+    part = audio[start * per_frame : (start + n_frames) * per_frame]
+    return np.pad(part, (0, n_frames * per_frame - len(part)))
+
+
+def _tensors(crops: np.ndarray, audio: np.ndarray, spec: ClipSpec) -> dict[str, np.ndarray]:
+    import torch
+
+    from syncdisc_plugin.mel import log_mel
+
+    mel = log_mel(torch.from_numpy(audio), spec.mel).T.contiguous().numpy()
+    pcm = np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
+    return {"frames": crops, "mel": mel, "audio": pcm}

@@ -1,0 +1,103 @@
+"""Which speakers are held out. Made once per store and stored beside the clips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from syncdisc_plugin.data.store import Clip, ClipStore, write_atomic
+from syncdisc_plugin.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two disjoint sets of clips; no speaker is in both."""
+
+    train: list[Clip]
+    """Clips to learn from."""
+    heldout: list[Clip]
+    """Clips that are only measured on."""
+    note: str
+    """How the split was made, in a sentence."""
+
+
+def split_store(
+    store: ClipStore,
+    *,
+    share: float = 0.15,
+    speakers: Sequence[str] = (),
+    seed: int = 0,
+    stored: bool = False,
+) -> Split:
+    """The store's split: read when it exists, else made and written to STORE/split.json.
+
+    Args:
+        store: the clips.
+        share: part of the footage (in frames) to hold out, when `speakers` is empty.
+        speakers: hold out exactly these.
+        seed: which speakers are drawn.
+        stored: take the one that is stored, whatever it was asked with.
+
+    Raises:
+        StoreError: an unknown speaker is named, or nothing would be left to train on.
+
+    With a single speaker the split is by source video, with a single video there is none: the
+    same clips then serve both, and the note says so.
+    """
+    path = store.root / "split.json"
+    asked = {"share": share, "speakers": sorted(speakers), "seed": seed}
+    if path.exists():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if stored or saved["asked"] == asked:
+            groups = set(saved["heldout"])
+            return _divide(store, saved["by"], groups, saved["note"])
+    known = {clip.speaker for clip in store.clips}
+    unknown = set(speakers) - known
+    if unknown:
+        raise StoreError(
+            f"held-out speakers: {sorted(unknown)} are not in {store.root}. It has {sorted(known)}."
+        )
+    by = "speaker" if len(known) > 1 else "source"
+    if speakers:
+        heldout, note = set(speakers), f"{len(set(speakers))} named speakers held out"
+    else:
+        heldout = _draw(store, by, share, seed)
+        note = f"{len(heldout)} of {len({getattr(c, by) for c in store.clips})} {by}s held out"
+        if by == "source":
+            note += " (only one speaker is known: figures say nothing about other speakers)"
+        if not heldout:
+            note = "one video only: nothing is held out, figures are on training clips"
+    write_atomic(
+        path,
+        json.dumps({"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}, indent=1),
+    )
+    return _divide(store, by, heldout, note)
+
+
+def _draw(store: ClipStore, by: str, share: float, seed: int) -> set[str]:
+    """Whole groups in a seeded order, until `share` of all frames is reached."""
+    frames: dict[str, int] = defaultdict(int)
+    for clip in store.clips:
+        frames[getattr(clip, by)] += clip.n_frames
+    if len(frames) < 2:
+        return set()
+    wanted, taken, out = share * sum(frames.values()), 0, set()
+    # A main speaker, bigger than all that is to be held out, stays in training.
+    small = [g for g in frames if frames[g] <= wanted] or [min(frames, key=lambda g: frames[g])]
+    for group in sorted(small, key=lambda g: hashlib.sha256(f"{seed}/{g}".encode()).digest()):
+        if taken >= wanted:
+            break
+        out.add(group)
+        taken += frames[group]
+    return out
+
+
+def _divide(store: ClipStore, by: str, heldout: set[str], note: str) -> Split:
+    train = [clip for clip in store.clips if getattr(clip, by) not in heldout]
+    held = [clip for clip in store.clips if getattr(clip, by) in heldout]
+    if not train:
+        raise StoreError("held-out speakers: nothing is left to train on. Hold out fewer.")
+    return Split(train=train, heldout=held or train, note=note)

@@ -1,0 +1,232 @@
+"""The clip store: a folder of safetensors shards and a manifest, read by slices.
+
+    STORE/store.json            the ClipSpec and the format version
+    STORE/manifest.jsonl        one row for every clip and every refused input
+    STORE/split.json            which speakers are held out; made once
+    STORE/shards/KEY.safetensors    per source video: `<n>.frames`, `<n>.mel`, `<n>.audio`
+
+frames (F, S, S, 3) uint8 RGB with the spec's margin, mel (L, M) float32 time first,
+audio (F * 640,) int16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.timing import n_windows
+
+FORMAT = 1
+_OPEN_SHARDS = 128  # file handles kept; a shard is reopened after it falls out
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One face track with its audio."""
+
+    id: str
+    """KEY/n: the source's content key and the number of the track in it."""
+    speaker: str
+    """Who speaks, as far as the folder tells; held-out splits never divide a speaker."""
+    source: str
+    """Path of the video it came from."""
+    start_s: float
+    """Where the clip begins in the source, in seconds."""
+    n_frames: int
+    """Video frames at 25 fps."""
+    n_mels: int
+    """Mel frames at 80 per second."""
+    face_px: float
+    """Median side of the face in the source, in pixels."""
+    loudness_db: float
+    """RMS level of the audio in dB below full scale."""
+    note: str = ""
+    """What was odd but no reason to refuse."""
+
+    @property
+    def shard(self) -> str:
+        """Name of the shard without suffix."""
+        return self.id.rsplit("/", 1)[0]
+
+    @property
+    def track(self) -> str:
+        """Key of the tensors inside the shard."""
+        return self.id.rsplit("/", 1)[1]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp.write_text(text, encoding="utf-8")
+    os.replace(temp, path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file; a last line that a kill cut short is skipped."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number == len(lines) - 1:
+                return
+            raise StoreError(
+                f"{path}: line {number + 1} is not JSON. Delete that line; "
+                "the input it described is prepared again."
+            ) from error
+
+
+class StoreWriter:
+    """Adds clips and refusals to a store. One writer at a time."""
+
+    def __init__(self, root: Path, spec: ClipSpec) -> None:
+        self.root = root
+        meta = root / "store.json"
+        if meta.exists():
+            if read_spec(root) != spec:
+                raise StoreError(
+                    f"--out {root}: holds clips of another spec (size, crop or mel). "
+                    "Give another folder, or the settings that it was made with."
+                )
+        elif root.exists() and any(root.iterdir()):
+            raise StoreError(f"--out {root}: not empty and not a clip store. Give a new folder.")
+        else:
+            (root / "shards").mkdir(parents=True, exist_ok=True)
+            write_atomic(meta, json.dumps({"format": FORMAT, "spec": json.loads(spec.to_json())}))
+        self.manifest = root / "manifest.jsonl"
+        rows = list(read_rows(self.manifest))
+        self.done = {row["key"] for row in rows}
+        # Rewritten whole, so that a half-written last line does not swallow the next row.
+        write_atomic(self.manifest, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Append the rows of one input, together."""
+        with self.manifest.open("a", encoding="utf-8") as out:
+            out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            out.flush()
+            os.fsync(out.fileno())
+        self.done |= {row["key"] for row in rows}
+
+
+def write_shard(root: Path, key: str, tensors: dict[str, np.ndarray]) -> None:
+    """Write one shard atomically."""
+    path = root / "shards" / f"{key}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temp)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def clip_row(key: str, clip: Clip) -> dict[str, Any]:
+    """Manifest row of a clip that was kept."""
+    return {"key": key, "path": clip.source, "status": "ok", **asdict(clip)}
+
+
+def refused_row(key: str, path: Path | str, reason: str) -> dict[str, Any]:
+    """Manifest row of an input that was refused."""
+    return {"key": key, "path": str(path), "status": "refused", "reason": reason}
+
+
+def read_spec(root: Path) -> ClipSpec:
+    """The spec of the store at `root`. Raises StoreError where there is no store."""
+    try:
+        raw = json.loads((root / "store.json").read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise StoreError(f"{root}: store format {raw['format']}, this version reads {FORMAT}.")
+        return ClipSpec.from_json(json.dumps(raw["spec"]))
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{root}: not a clip store (no store.json). Make one: syncdisc prepare VIDEOS --out DIR"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{root}/store.json: damaged ({error}). Prepare into a new folder."
+        ) from error
+
+
+class ClipStore:
+    """Read access to a store. Reading a window touches only that window's bytes."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.spec = read_spec(self.root)
+        self.rows = list(read_rows(self.root / "manifest.jsonl"))
+        names = Clip.__dataclass_fields__
+        self.clips = [
+            Clip(**{k: v for k, v in row.items() if k in names})
+            for row in self.rows
+            if row["status"] == "ok"
+        ]
+        self.refused = [row for row in self.rows if row["status"] != "ok"]
+        self._by_id = {clip.id: clip for clip in self.clips}
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        if not self.clips:
+            raise StoreError(
+                f"{self.root}: no usable clip ({len(self.refused)} inputs refused; "
+                "the reasons are in manifest.jsonl)."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Open files do not travel to worker processes."""
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __len__(self) -> int:
+        """How many clips."""
+        return len(self.clips)
+
+    def __getitem__(self, clip_id: str) -> Clip:
+        """The clip of that id."""
+        return self._by_id[clip_id]
+
+    def windows(self, clip: Clip) -> int:
+        """Number of whole windows in the clip."""
+        return n_windows(clip.n_frames, clip.n_mels, self.spec)
+
+    def frames(self, clip: Clip, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames [start, stop) as (F, S, S, 3) uint8 RGB, margin included."""
+        return self._slice(clip, "frames", start, stop)
+
+    def mel(self, clip: Clip, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Mel frames [start, stop) as (L, M) float32."""
+        return self._slice(clip, "mel", start, stop)
+
+    def audio(self, clip: Clip, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Samples [start, stop) as (N,) float32 in [-1, 1]."""
+        return self._slice(clip, "audio", start, stop).astype(np.float32) / 32768.0
+
+    def _slice(self, clip: Clip, name: str, start: int, stop: int | None) -> np.ndarray:
+        try:
+            shard = self._open.pop(clip.shard, None)
+            if shard is None:
+                path = self.root / "shards" / f"{clip.shard}.safetensors"
+                shard = safe_open(path, framework="numpy")
+            self._open[clip.shard] = shard
+            if len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)
+            tensor = shard.get_slice(f"{clip.track}.{name}")
+            size = tensor.get_shape()[0]  # unlike numpy's, these slices must not overrun
+            return tensor[start : size if stop is None else min(stop, size)]
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"{self.root}: clip {clip.id} ({clip.source}) cannot be read: {error}. "
+                "Remove its rows from manifest.jsonl and prepare again."
+            ) from error

@@ -1,0 +1,1 @@
+"""Figures, evaluation and the report."""

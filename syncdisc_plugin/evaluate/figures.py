@@ -1,0 +1,293 @@
+"""The report's drawings and tables, and the style sheet that gives both their colours.
+
+A drawing is an SVG of 380 units' width, so that its text stays readable on a phone that shows it
+at 0.8 and on a desktop that shows two beside each other at 1.2.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+from syncdisc_plugin.nn.curve import MAX_OFFSET
+
+# matplotlib draws with these; the SVG then names CSS variables, which know light and dark.
+INK, LINE, BLUE, ORANGE, GREY = "#010101", "#020202", "#030303", "#040404", "#050505"
+THEME = {INK: "ink", LINE: "line", BLUE: "blue", ORANGE: "orange", GREY: "grey"}
+PM_CHANCE = 3 / (2 * MAX_OFFSET + 1)
+MOST_POINTS = 400
+MOST_CURVES = 150
+MOST_ROWS = 400
+SIZE = (380 / 72, 232 / 72)
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+}
+CSS = """
+:root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1f2328; --soft: #59616b;
+  --line: #d5d8dc; --blue: #1f6fae; --orange: #bf5b14; --grey: #7b838c; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1c2024; --ink: #e4e7ea;
+  --soft: #a3abb4; --line: #3b4249; --blue: #6cb2e6; --orange: #ef9a58; --grey: #98a1aa; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 3.2rem 0 .4rem; }
+p { margin: .5rem 0; max-width: 44rem; }
+.lead { font-size: 1.1rem; }
+.later, figcaption, .card p, caption { color: var(--soft); }
+.cards { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr));
+  margin: 1.4rem 0; }
+.card, figure, .scroll { background: var(--card); border: 1px solid var(--line);
+  border-radius: .5rem; }
+.card { padding: .9rem 1rem; }
+.card h3 { font-size: .95rem; font-weight: 600; margin: 0; }
+.card .figure { font-size: 2rem; font-weight: 650; line-height: 1.3; margin: 0;
+  font-variant-numeric: tabular-nums; color: var(--ink); }
+.card p { font-size: .88rem; line-height: 1.45; margin: .2rem 0 0; }
+.grid { display: grid; gap: .8rem; margin: 1rem 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(21rem, 100%), 1fr)); }
+figure { margin: 0; padding: .8rem .8rem .7rem; max-width: 32rem; }
+figure svg { display: block; width: 100%; height: auto; }
+figure svg text { font-family: inherit !important; }
+figcaption { font-size: .88rem; line-height: 1.45; margin-top: .4rem; }
+.faces { display: grid; gap: .35rem; margin: 1rem 0;
+  grid-template-columns: repeat(auto-fill, minmax(3.9rem, 1fr)); }
+.faces img { display: block; width: 100%; border-radius: .3rem; }
+.scroll { overflow-x: auto; margin: .8rem 0; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: .6rem .8rem; font-size: .88rem; }
+th, td { text-align: left; padding: .4rem .8rem; border-top: 1px solid var(--line);
+  vertical-align: top; }
+thead th { white-space: nowrap; font-weight: 600; color: var(--soft); }
+tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; }
+details { margin: .8rem 0; }
+summary { cursor: pointer; padding: .3rem 0; }
+code, pre { font: .88em/1.5 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
+code { overflow-wrap: anywhere; }
+pre { margin: .8rem 0; padding: .8rem 1rem; overflow-x: auto; }
+:focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
+"""
+_P = ParamSpec("_P")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def _panel(draw: Callable[Concatenate[Axes, _P], None]) -> Callable[Concatenate[str, _P], str]:
+    """Turn `draw(axes, ...)` into `(caption, ...)` -> a <figure>; the caption is HTML."""
+
+    @wraps(draw)
+    def render(caption: str, *args: _P.args, **kwargs: _P.kwargs) -> str:
+        # The salt keeps the ids of one page's figures apart, and the same from run to run.
+        with matplotlib.rc_context({**STYLE, "svg.hashsalt": caption}):
+            figure = Figure(figsize=SIZE, layout="constrained")
+            axes = figure.subplots()
+            draw(axes, *args, **kwargs)
+            text = io.StringIO()
+            figure.savefig(text, format="svg", transparent=True)
+        svg = text.getvalue()
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # "axes_1" would be in every figure
+        for colour, name in THEME.items():
+            svg = svg.replace(colour, f"var(--{name})")
+        words = re.sub("<[^>]*>", "", caption).split(". ")[0].replace('"', "&quot;")
+        svg = re.sub(r'<svg width="\S*" height="\S*"', f'<svg role="img" aria-label="{words}"', svg)
+        return f"<figure>{svg.strip()}<figcaption>{caption}</figcaption></figure>"
+
+    return render
+
+
+@_panel
+def loss(axes: Axes, steps: Rows, starts: Mapping[int, int]) -> None:
+    """Training loss of the stages one after another, and the chance level beside it."""
+    for stage in starts:
+        rows = [r for r in steps if r["stage"] == stage]
+        x = [starts[stage] + r["step"] for r in rows]
+        axes.plot(*_thin(x, [r["loss"] for r in rows]), color=BLUE, label="loss")
+        chance = [r["chance"] for r in rows]
+        axes.plot(*_thin(x, chance), color=GREY, ls="--", lw=1.2, label="chance")
+    axes.set_ylim(bottom=0)
+    _finish_steps(axes, starts)
+
+
+@_panel
+def heldout(
+    axes: Axes,
+    measures: Rows,
+    starts: Mapping[int, int],
+    names: Mapping[str, str],
+    chance: float | None,
+) -> None:
+    """Held-out figures over the steps; names maps a row's key to its words in the legend."""
+    for (key, words), colour in zip(names.items(), (BLUE, ORANGE), strict=False):
+        for stage in starts:
+            rows = [r for r in measures if r["stage"] == stage]
+            x = [starts[stage] + r["step"] for r in rows]
+            axes.plot(x, [r[key] for r in rows], color=colour, marker="o", ms=3, label=words)
+    if chance is not None:
+        axes.axhline(chance, color=GREY, ls="--", lw=1.2, label="chance")
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _finish_steps(axes, starts)
+
+
+@_panel
+def similarities(axes: Axes, histogram: Mapping[str, list[float]]) -> None:
+    """Shares of true and of false pairs over their similarity."""
+    edges = np.array(histogram["edges"])
+    middles = (edges[:-1] + edges[1:]) / 2
+    for name, colour in (("false", ORANGE), ("true", BLUE)):
+        shares = np.array(histogram[name])
+        axes.stairs(shares, edges, fill=True, color=colour, alpha=0.3, lw=0)
+        axes.stairs(shares, edges, color=colour, lw=1.2, label=f"{name} pairs")
+        axes.axvline(float(middles @ shares), color=colour, ls=":", lw=1.4)
+    axes.set(xlim=(-1, 1), xlabel="similarity", yticks=[])
+    _legend(axes)
+
+
+@_panel
+def gap_steps(axes: Axes, measures: Rows, preset: float | None) -> None:
+    """Stage 2's controller: the measured gap chases a target that moves on when it is met."""
+    x = [r["step"] for r in measures]
+    axes.plot(x, [r["gap"] for r in measures], color=BLUE, marker="o", ms=3.5, label="gap")
+    targets = [(r["step"], r["target"]) for r in measures if "target" in r]
+    if targets:
+        axes.step(*zip(*targets, strict=True), where="post", color=ORANGE, label="target")
+    if preset is not None:
+        axes.axhline(preset, color=GREY, ls="--", lw=1.2, label="preset")
+    axes.set(xlabel="step of stage 2")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _legend(axes)
+
+
+@_panel
+def offsets(axes: Axes, verdicts: Rows) -> None:
+    """How many clips peak at each offset, by what became of them."""
+    bins = np.arange(-MAX_OFFSET, MAX_OFFSET + 2) - 0.5
+    floor = np.zeros(len(bins) - 1)
+    for name, colour in (("kept", BLUE), ("shifted", ORANGE), ("dropped", GREY)):
+        here = [r["offset_frames"] for r in verdicts if r["verdict"] == name]
+        count = np.histogram(here, bins)[0]
+        axes.bar(bins[:-1] + 0.5, count, 0.85, bottom=floor, color=colour, label=name)
+        floor += count
+    axes.set(xlim=(bins[0], bins[-1]), xlabel="offset in frames (> 0: audio early)", ylabel="clips")
+    axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _legend(axes)
+
+
+@_panel
+def strengths(
+    axes: Axes, clips: Sequence[float], impostors: Sequence[float], keep: float, shift: float
+) -> None:
+    """Strengths of clips and of impostors, each as shares, with the two thresholds."""
+    top = max([*clips, *impostors, keep, shift, 1e-6]) * 1.02
+    edges = np.linspace(min([0.0, *clips, *impostors]), top, 41)
+    for values, colour, name in ((impostors, ORANGE, "impostors"), (clips, BLUE, "clips")):
+        if values:
+            shares = np.histogram(values, edges)[0] / len(values)
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.3, lw=0)
+            axes.stairs(shares, edges, color=colour, lw=1.2, label=name)
+    axes.axvline(keep, color=INK, lw=1.4, label="keep")
+    axes.axvline(shift, color=INK, lw=1.4, ls="--", label="shift")
+    axes.set(xlabel="strength", xlim=(edges[0], top), yticks=[])
+    _legend(axes)
+
+
+@_panel
+def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
+    """Similarity over offset: thin lines are clips, the bold one their mean."""
+    table = np.array(similarity, dtype=float)
+    x = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
+    some = table[:: -(-len(table) // MOST_CURVES)]
+    axes.axvline(0, color=INK, lw=1, ls=":")
+    axes.plot(x, some.T, color=GREY, lw=0.7, alpha=min(0.6, max(0.25, 8 / len(some))))
+    axes.plot([], [], color=GREY, lw=0.9, label="one clip")
+    axes.plot(x, table.mean(0), color=BLUE, lw=2.6, label="mean")
+    axes.set(xlim=(x[0], x[-1]), xlabel="offset in frames (> 0: audio early)", ylabel="similarity")
+    axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
+    _legend(axes)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table that scrolls inside its own box; the words are plain text and escaped here."""
+    if len(rows) > MOST_ROWS:
+        caption = f"The first {MOST_ROWS} of {len(rows):,}. {caption}"
+    top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(first)}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
+        + "</tr>"
+        for first, *others in rows[:MOST_ROWS]
+    )
+    words = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table>{words}<thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means of neighbours, so that a long run does not make a heavy page."""
+    parts = np.array_split(np.array([x, y], dtype=float), min(MOST_POINTS, max(1, len(x))), axis=1)
+    means = [p.mean(1) for p in parts if p.size]
+    return [float(m[0]) for m in means], [float(m[1]) for m in means]
+
+
+def _finish_steps(axes: Axes, starts: Mapping[int, int]) -> None:
+    for stage, start in starts.items():
+        axes.axvline(start, color=LINE, lw=1)
+        words = f" stage {stage}" if stage == min(starts) else f" {stage}"
+        axes.text(start, 0.99, words, transform=axes.get_xaxis_transform(), fontsize=9.5, va="top")
+    axes.set(xlabel="step, stages one after another")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """One entry per label, above the axes where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    axes.legend(
+        once.values(),
+        once.keys(),
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 0.99),
+        ncols=4,
+        handlelength=1.3,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        borderaxespad=0.1,
+    )

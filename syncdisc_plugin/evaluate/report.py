@@ -1,0 +1,468 @@
+"""RUN/report.html: what a run made, on one page that needs neither network nor scripts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path, PurePath
+from typing import Any
+
+import cv2
+
+from syncdisc_plugin import weights
+from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
+from syncdisc_plugin.evaluate import figures
+from syncdisc_plugin.evaluate.figures import table
+from syncdisc_plugin.train.settings import TrainSettings
+
+NAMES = {0: "Untrained", 1: "Stage 1", 2: "Stage 2", 3: "Stage 3"}
+MOST_FACES = 24
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What the run has left so far."""
+
+    run: Path
+    log: Rows
+    heldout: dict[int, dict[str, Any]]
+    """RUN/heldout/stageN.json by stage."""
+    figures: dict[int, dict[str, Any]]
+    """Held-out figures by stage, 0 the untrained net's."""
+    about: dict[str, Any]
+    """What the newest weights say of themselves."""
+    settings: dict[str, Any]
+
+    @property
+    def stage(self) -> int:
+        """The last finished stage; 0 before that."""
+        return max(self.figures, default=0)
+
+    def rows(self, kind: str, stage: int = 0) -> Rows:
+        """Rows of the log of that kind, of one stage if it is given."""
+        return [r for r in self.log if r["kind"] == kind and stage in (0, r["stage"])]
+
+    def lengths(self) -> dict[int, int]:
+        """Steps made in each stage that has begun."""
+        return {
+            stage: max(r["step"] for r in self.log if r["stage"] == stage)
+            for stage in sorted({r["stage"] for r in self.log})
+        }
+
+
+def write_report(
+    run: Path, store: ClipStore | None = None, title: str = "A lip-sync discriminator"
+) -> Path:
+    """Write RUN/report.html from what the run has left so far.
+
+    Args:
+        run: folder of a run, finished or not.
+        store: the clips that it learns from; without it the page has no faces and no refusals.
+        title: the page's first line.
+
+    Returns:
+        Path of the page.
+    """
+    left = _read(run)
+    sections = {
+        "How good it is": _headline(left),
+        "The data": _data(left, store),
+        "How it learnt": _learning(left),
+        "True and false pairs": _histograms(left),
+        "Stage 2: widening the gap": _gap(left),
+        "The filter": _filter(left, store),
+        "Similarity over offset": _curves(left),
+        "Settings": _settings(left),
+        "Use it": _use(left),
+    }
+    body = "\n".join(
+        f"<section>\n<h2>{name}</h2>\n{text}\n</section>" for name, text in sections.items()
+    )
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{figures.CSS}</style>\n</head>\n<body>\n<main>\n"
+        f'<h1>{escape(title)}</h1>\n<p class="lead">{_lead(left)}</p>\n{body}\n'
+        "</main>\n</body>\n</html>\n"
+    )
+    write_atomic(run / "report.html", page)
+    return run / "report.html"
+
+
+def _read(run: Path) -> _Left:
+    heldout = {stage: _json(run / "heldout" / f"stage{stage}.json") for stage in NAMES}
+    heldout = {stage: held for stage, held in heldout.items() if held}
+    log = list(read_rows(run / "log.jsonl"))
+    known = {r["stage"]: r["figures"] for r in log if r["kind"] == "stage_end"}
+    known |= {stage: held["figures"] for stage, held in heldout.items()}
+    found = [run / f"stage{n}.safetensors" for n in (3, 2, 1)]
+    about = next((weights.read_about(path) for path in found if path.exists()), {})
+    return _Left(run, log, heldout, known, about, _json(run / "settings.json"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _lead(left: _Left) -> str:
+    lengths = left.lengths()
+    minutes = max((r.get("seconds", 0) for r in left.log), default=0) / 60
+    if left.stage == 3:
+        return (
+            "This run made <code>stage3.safetensors</code>, the third discriminator, in "
+            f"{sum(lengths.values()):,} steps and {minutes:.0f} minutes."
+        )
+    if not lengths:
+        return "This run has made no step yet."
+    at = max(lengths)
+    return (
+        f"This run is not finished: after {minutes:.0f} minutes it is at step {lengths[at]:,} of "
+        f"stage {at}. What exists is shown."
+    )
+
+
+def _headline(left: _Left) -> str:
+    measures = left.rows("measure")
+    now: dict[str, Any] = {}
+    whose = "Not yet: nothing has been measured."
+    if left.stage:
+        now = left.figures[left.stage]
+        whose = f"The best weights of stage {left.stage}, on held-out clips."
+    elif measures:
+        now = measures[-1]
+        now = {**now, "pm_accuracy": {k: now[f"pm_accuracy_{k}"] for k in ("5", "15")}}
+        whose = f"Stage 1 at step {now['step']:,}, on a part of the held-out clips."
+    pm = now.get("pm_accuracy", {})
+    cards = [
+        (
+            "Pair accuracy",
+            _percent(now.get("pair_accuracy")),
+            "How often the true audio is closer than audio 5 or more frames (0.2 s) away in the "
+            "same clip. Chance is 50%.",
+        ),
+        (
+            "PM accuracy, 5 and 15 frames",
+            f"{_percent(pm.get('5'))} · {_percent(pm.get('15'))}",
+            "How often the best of 31 shifts is right to one frame, from 5 and from 15 frames of "
+            "video. Chance is 3 of 31, 9.7%.",
+        ),
+        (
+            "Clips placed within 1 frame",
+            _percent(now.get("offset_within_1")),
+            "How many whole clips peak at offset 0, give or take a frame. Chance is 9.7%; clips "
+            "that really are late or early count against it.",
+        ),
+        (
+            "Calibration error",
+            _number(now.get("ece")),
+            "How far its probability is from how often it is right. 0 is best; a net that always "
+            "says 50% scores 0 too, so read it beside the accuracy.",
+        ),
+    ]
+    shown = "".join(
+        f'<div class="card"><h3>{name}</h3><p class="figure">{figure}</p><p>{words}</p></div>'
+        for name, figure, words in cards
+    )
+    return f'<p>{whose}</p>\n<div class="cards">{shown}</div>\n{_stages(left)}'
+
+
+def _stages(left: _Left) -> str:
+    head = ["", "Pairs", "PM 5", "PM 15", "Within 1 frame", "Calibration error", "Gap", "Clips"]
+    rows = []
+    for stage, name in NAMES.items():
+        f = left.figures.get(stage)
+        if f is None:
+            rows.append([name, "not yet", *[""] * 6])
+            continue
+        pm = f["pm_accuracy"]
+        shares = (f["pair_accuracy"], pm.get("5"), pm.get("15"), f["offset_within_1"])
+        rows.append([name, *map(_percent, shares), _number(f["ece"]), _number(f["gap"])])
+        rows[-1].append(str(f["n_clips"]))
+    rows.append(["Chance", "50%", "9.7%", "9.7%", "9.7%", "", "0", ""])
+    words = "Held-out figures by stage."
+    if left.about.get("split"):
+        words += f" Split: {left.about['split']}."
+    if 0 in left.figures:
+        words += " The untrained net is measured on a part of the held-out clips."
+    return table(head, rows, words)
+
+
+def _data(left: _Left, store: ClipStore | None) -> str:
+    out = []
+    about, f = left.about, left.figures.get(left.stage, {}) if left.stage else {}
+    if about:
+        words = (
+            f"It learns from {about['minutes_of_footage']} minutes of "
+            f"{_count(about['speakers'], 'speaker')}"
+        )
+        if f:
+            spec = about["spec"]
+            # A clip has window_frames - 1 fewer windows than frames.
+            frames = f["n_windows"] + (spec.window_frames - 1) * f["n_clips"]
+            words += (
+                f"; it is measured on {frames / spec.fps / 60:.1f} minutes of "
+                f"{_count(f['n_speakers'], 'speaker')}"
+            )
+        out.append(f"<p>{words}.</p>")
+    if store is None:
+        return "".join(out) + _later("The clip store was not given, so no clip is shown here.")
+    speakers = len({clip.speaker for clip in store.clips})
+    out.append(
+        f"<p>The store holds {_count(len(store), 'clip')} of {_count(speakers, 'speaker')}, "
+        f"{_minutes(store, store.clips):.1f} minutes; {_count(len(store.refused), 'input')} "
+        f'refused.</p>\n<div class="faces">{"".join(_faces(store))}</div>'
+    )
+    if store.refused:
+        rows = [[_short(row["path"]), row["reason"]] for row in store.refused]
+        out.append(_folded("Refused inputs, and why", ["Input", "Why"], rows))
+    return "\n".join(out)
+
+
+def _faces(store: ClipStore) -> Iterable[str]:
+    """Face crops: one of each speaker first, then of their second clips, and so on."""
+    turns: Counter[str] = Counter()
+    ranked = []
+    for clip in store.clips:
+        ranked.append((turns[clip.speaker], clip))
+        turns[clip.speaker] += 1
+    for _, clip in sorted(ranked, key=lambda pair: pair[0])[:MOST_FACES]:
+        middle = clip.n_frames // 2
+        frame = store.frames(clip, middle, middle + 1)[0]
+        _, jpeg = cv2.imencode(".jpg", cv2.resize(frame, (96, 96))[..., ::-1])
+        data = base64.b64encode(jpeg.tobytes()).decode()
+        yield (
+            f'<img src="data:image/jpeg;base64,{data}" width="96" height="96" '
+            f'alt="Face crop, speaker {escape(clip.speaker)}">'
+        )
+
+
+def _learning(left: _Left) -> str:
+    steps, measures, lengths = left.rows("step"), left.rows("measure"), left.lengths()
+    if not lengths:
+        return _later("Not yet: no step has been made.")
+    starts = {stage: sum(n for s, n in lengths.items() if s < stage) for stage in lengths}
+    drawn = []
+    if steps:
+        words = (
+            "Training loss. The dashed line is the loss of a net to which all pairs look alike, "
+            "margin aside. Stage 2 demands a growing margin: there the loss may rise while the "
+            "net gets better."
+        )
+        drawn.append(figures.loss(words, steps, starts))
+    if measures:
+        now = f"{_percent(measures[-1]['pair_accuracy'])} at the last measurement"
+        drawn += [
+            figures.heldout(
+                f"Held-out pair accuracy: {now}.",
+                measures,
+                starts,
+                {"pair_accuracy": "pair accuracy"},
+                0.5,
+            ),
+            figures.heldout(
+                "Held-out PM accuracy with 5 and with 15 frames of context.",
+                measures,
+                starts,
+                {"pm_accuracy_5": "5 frames", "pm_accuracy_15": "15 frames"},
+                figures.PM_CHANCE,
+            ),
+            figures.heldout(
+                "Mean similarity of held-out pairs. Between the lines is the gap.",
+                measures,
+                starts,
+                {"similarity_true": "true pairs", "similarity_false": "false pairs"},
+                None,
+            ),
+        ]
+    ends = "".join(
+        f"<p>Stage {row['stage']} ended early, at step {row['step']:,}: {escape(row['verdict'])}.</p>"
+        for row in left.rows("stage")
+    )
+    return _grid(drawn) + ends
+
+
+def _histograms(left: _Left) -> str:
+    drawn = []
+    for stage, held in left.heldout.items():
+        f = held["figures"]
+        words = (
+            f"<strong>{NAMES[stage]}</strong>: mean of true pairs {f['similarity_true']:.2f}, "
+            f"of false pairs {f['similarity_false']:.2f}, gap {f['gap']:.2f}."
+        )
+        drawn.append(figures.similarities(words, held["histogram"]))
+    if not drawn:
+        return _later("Not yet: the first held-out measurement draws this.")
+    return (
+        "<p>How alike the net finds a held-out clip's mouth and its audio: true pairs, and false "
+        "pairs 5 or more frames apart in the same clip. The less they overlap, the better. Dotted "
+        f"lines are the means.</p>{_grid(drawn)}"
+    )
+
+
+def _gap(left: _Left) -> str:
+    rows = left.rows("measure", 2)
+    if not rows:
+        return _later("Not yet: stage 2 comes after the filter.")
+    preset = left.settings.get("gap", {}).get("preset")
+    gaps = [row["gap"] for row in rows]
+    times = len({row["target"] for row in rows if "target" in row})
+    verdict = "not yet, it goes on"
+    if ends := left.rows("stage", 2):
+        verdict = ends[-1]["verdict"]
+    elif preset is not None and gaps[-1] > preset:
+        verdict = f"reached: gap {gaps[-1]:.3f} is above the preset {preset:.3f}"
+    elif 2 in left.figures:
+        verdict = f"the step budget ended first, at gap {gaps[-1]:.3f}"
+    words = (
+        f"The gap went from {gaps[0]:.3f} to {gaps[-1]:.3f} (widest {max(gaps):.3f}) in "
+        f"{_count(len(rows), 'measurement')}; the target was set {_count(times, 'time')}."
+    )
+    return (
+        "<p>The gap is the mean similarity of true pairs minus that of false ones. Each time it "
+        "meets the target, the target moves up a step, until the gap passes the preset.</p>"
+        f"<p>Verdict: <strong>{escape(verdict)}</strong>.</p>"
+        + _grid([figures.gap_steps(words, rows, preset)])
+    )
+
+
+def _filter(left: _Left, store: ClipStore | None) -> str:
+    rows, found = list(read_rows(left.run / "filter.jsonl")), _json(left.run / "filter.json")
+    if not rows or not found:
+        return _later("Not yet: the first discriminator judges the clips after stage 1.")
+    keep, shift = found["keep_threshold"], found["shift_threshold"]
+    words = (
+        f"Of {_count(len(rows), 'clip')}, {found['kept']} were kept as they are, "
+        f"{found['shifted']} kept after shifting the audio, and {found['dropped']} dropped."
+    )
+    if store is not None:
+        judged = {row["clip_id"]: row["verdict"] for row in rows}
+        before = _minutes(store, (c for c in store.clips if c.id in judged))
+        after = _minutes(
+            store, (c for c in store.clips if judged.get(c.id, "dropped") != "dropped")
+        )
+        words += f" That leaves {after:.1f} of {before:.1f} minutes."
+        if after < 0.1 * before:
+            words += " This is less than a tenth, so stages 2 and 3 used all clips."
+    passed = left.settings.get("filter", {}).get("false_accept")
+    limits = f"A clip is kept above {keep:.2f}, shifted above {shift:.2f}"
+    if passed is not None:
+        limits += f"; each limit lets at most {_percent(passed)} of impostors through"
+    drawn = [
+        figures.offsets("Where each clip's similarity is highest, by what became of it.", rows),
+        figures.strengths(
+            "How clear the peak is: confidence times the root of the number of windows. Impostors "
+            f"are videos with other clips' audio. {limits}.",
+            [row["strength"] for row in rows],
+            found["impostor_strengths"],
+            keep,
+            shift,
+        ),
+    ]
+    changed = [
+        [
+            _short(row["source"]),
+            row["verdict"],
+            f"{row['offset_frames']:+d}",
+            f"{row['strength']:.2f}",
+            row["reason"],
+        ]
+        for row in rows
+        if row["verdict"] != "kept"
+    ]
+    head = ["Video", "Verdict", "Offset", "Strength", "Why"]
+    return (
+        f"<p>{words}</p>\n<p>A lag that the whole set shares cannot be seen from inside: the net "
+        "learns it as zero. Look at a few clips yourself, or score them with weights that were "
+        f"trained on other footage.</p>{_grid(drawn)}"
+        + (_folded("Clips that were shifted or dropped", head, changed) if changed else "")
+    )
+
+
+def _curves(left: _Left) -> str:
+    drawn = []
+    for stage, held in left.heldout.items():
+        if rows := held["curves"]:
+            near = sum(abs(row["offset_frames"]) <= 1 for row in rows)
+            words = f"{near} of {_count(len(rows), 'clip')} peak within 1 frame of zero."
+            words = f"<strong>{NAMES[stage]}</strong>: {words}"
+            drawn.append(figures.curves(words, [row["similarity"] for row in rows]))
+    if not drawn:
+        return _later("Not yet: the first held-out measurement draws this.")
+    return (
+        "<p>Held-out clips with their audio shifted by up to 15 frames. A good net has one sharp "
+        "peak at 0; a peak elsewhere is a clip out of sync, or one it cannot read.</p>"
+        + _grid(drawn)
+    )
+
+
+def _settings(left: _Left) -> str:
+    if not left.settings:
+        return _later("Not yet: the run has no settings.json.")
+    # Through JSON, so that a tuple equals the list that it is stored as.
+    usual = dict(_flat(json.loads(json.dumps(asdict(TrainSettings())))))
+    rows = [[name, value, usual.get(name, "—")] for name, value in _flat(left.settings)]
+    other = [row for row in rows if row[1] != row[2]]
+    head = ["Setting", "This run", "Default"]
+    shown = table(head, other, "Other than the defaults.") if other else "<p>All defaults.</p>"
+    return shown + _folded("All settings", head, rows)
+
+
+def _use(left: _Left) -> str:
+    if left.stage < 3:
+        return _later("Not yet: stage 3 makes the weights that a generator trains against.")
+    ref = json.dumps(f"{left.run.resolve().name}/stage3.safetensors", ensure_ascii=False)
+    code = f"from syncdisc_plugin import SyncLoss\nsync = SyncLoss({ref})"
+    return (
+        f'<pre class="scroll" tabindex="0"><code>{escape(code)}</code></pre>\n'
+        "<p>Then add <code>sync.weight * sync(frames, mel)</code> to the generator's loss.</p>"
+    )
+
+
+def _later(words: str) -> str:
+    return f'<p class="later">{words}</p>'
+
+
+def _grid(drawn: Iterable[str]) -> str:
+    return f'<div class="grid">{"".join(drawn)}</div>'
+
+
+def _folded(name: str, head: list[str], rows: list[list[str]]) -> str:
+    """A table behind its name; open when it is short."""
+    state = " open" if len(rows) <= 6 else ""
+    return f"<details{state}><summary>{name} ({len(rows):,})</summary>{table(head, rows)}</details>"
+
+
+def _percent(value: float | None) -> str:
+    return "—" if value is None or math.isnan(value) else f"{100 * value:.1f}%"
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _minutes(store: ClipStore, clips: Iterable[Clip]) -> float:
+    return sum(clip.n_frames for clip in clips) / store.spec.fps / 60
+
+
+def _short(path: str) -> str:
+    """The end of a path: enough to find the file, and no home folder on a page that travels."""
+    return "/".join(PurePath(path).parts[-3:])
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    """Dotted names and values as JSON."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield above + name, json.dumps(value)

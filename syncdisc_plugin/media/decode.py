@@ -1,0 +1,351 @@
+"""Read picture and sound of a video file on one clock, by presentation timestamps only.
+
+t = 0 of the clip clock is the later of the two streams' first timestamps. Frame f of the clip is
+the source frame whose timestamp is nearest to f / fps, and sample n is heard at n / rate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from syncdisc_plugin.errors import MediaError
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts",
+    ".mts", ".m2ts", ".vob", ".wmv", ".asf", ".3gp", ".ogv", ".mxf",
+))
+# fmt: on
+# Containers round timestamps to 1 ms; real gaps are longer than this.
+JITTER_S = 0.005
+# A longer silence than this is a broken clock, not a gap.
+MAX_GAP_S = 60.0
+# Less than this missing at the end is the header's rounding, not a truncated file.
+MAX_MISSING_S = 0.5
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the file holds, as it was before resampling."""
+
+    width: int
+    """Pixels across, after rotation."""
+    height: int
+    """Pixels down, after rotation."""
+    fps: float
+    """Average frames per second."""
+    video_start_s: float
+    """First video timestamp on the file's clock."""
+    audio_start_s: float
+    """First audio timestamp on the file's clock, behind the encoder's priming."""
+    audio_rate_hz: int
+    """Samples per second of the sound."""
+    n_audio_streams: int
+    """Audio streams in the file; the default or first one is read."""
+    video_codec: str
+    """Name of the picture's codec."""
+    audio_codec: str
+    """Name of the sound's codec."""
+    rotation_deg: int
+    """Counter-clockwise rotation that the file asks for: 0, 90, 180 or 270; already applied."""
+
+
+@dataclass
+class Recording:
+    """One video on the clip clock: the sound in memory, the picture on demand."""
+
+    path: Path
+    """The file."""
+    source: Source
+    """What the file holds."""
+    start_s: float
+    """t = 0 of the clip clock, on the file's clock."""
+    audio: np.ndarray
+    """(N,) float32 mono, about [-1, 1]; sample n is heard at n / sample_rate_hz."""
+    fps: int
+    """Frames per second that `frames` gives."""
+    sample_rate_hz: int
+    """Samples per second of `audio`."""
+    threads: int
+    """Threads that decode the picture; 0 = one per core."""
+    note: str | None = None
+    """Why less than the whole file was read; None when all is well. Final after `frames`."""
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Decode (H, W, C=3) uint8 RGB frames at `fps`, up to the earlier end of both streams.
+
+        Each call starts anew and holds two source frames. Damage ends it early and sets `note`.
+
+        Raises:
+            MediaError: The file is gone or no longer readable.
+        """
+        n_audio = len(self.audio) * self.fps // self.sample_rate_hz
+        turns = self.source.rotation_deg // 90
+        width, height = self.source.width, self.source.height
+        if turns % 2:
+            width, height = height, width
+        rgb = VideoReformatter()
+
+        def pixels(picture: av.VideoFrame) -> np.ndarray:
+            # Fixed to the first frame's size: streams may change theirs.
+            frame = rgb.reformat(picture, width, height, "rgb24", threads=self.threads)
+            image = frame.to_ndarray()
+            return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+        f = 0
+        shown: tuple[float, av.VideoFrame] | None = None
+        with _opened(self.path) as container:
+            stream = _pick(container.streams.video)
+            try:
+                for time_s, picture in _pictures(container, stream, self.threads):
+                    time_s -= self.start_s
+                    while shown and f < n_audio and f / self.fps <= (shown[0] + time_s) / 2:
+                        yield pixels(shown[1])
+                        f += 1
+                    if f >= n_audio:
+                        return
+                    shown = time_s, picture
+            except _BROKEN as exc:
+                self.note = self.note or f"picture: stopped at {f / self.fps:.2f} s: {_why(exc)}"
+            if shown is None:
+                raise MediaError(f"{self.path}: no frame can be decoded. Re-encode the file.")
+            end_s = shown[0] + 1 / self.source.fps + JITTER_S
+            while f < n_audio and (f + 1) / self.fps <= end_s:
+                yield pixels(shown[1])
+                f += 1
+
+
+def decode(
+    path: str | os.PathLike[str], *, fps: int = 25, sample_rate_hz: int = 16000, threads: int = 1
+) -> Recording:
+    """Open a video: read its sound and its first frame, and leave the rest to `frames`.
+
+    Args:
+        path: A file that holds at least one video and one audio stream.
+        fps: Frames per second of the clip.
+        sample_rate_hz: Samples per second of the clip's mono sound.
+        threads: Threads that decode the picture; 0 = one per core.
+
+    Raises:
+        MediaError: Not a readable video, or one without picture or sound.
+    """
+    path = Path(path)
+    if path.is_file() and not path.stat().st_size:
+        raise MediaError(f"{path}: the file is empty. Copy or download it again.")
+    sound = _Sound(sample_rate_hz)
+    first: av.VideoFrame | None = None
+    picture_end_s, note = 0.0, None
+    with _opened(path) as container:
+        video, audio = _pick(container.streams.video), _pick(container.streams.audio)
+        if video is None:
+            raise MediaError(f"{path}: no video stream. Give a file with picture and sound.")
+        if audio is None:
+            raise MediaError(f"{path}: no audio stream. Give a file with picture and sound.")
+        video.codec_context.thread_count = threads
+        try:
+            for packet in container.demux(video, audio):
+                if packet.stream.index == audio.index:
+                    for frame in _decoded(packet, strict=sound.rate_in_hz > 0):
+                        sound.add(frame)
+                    continue
+                if packet.pts is not None:
+                    picture_end_s = max(picture_end_s, float(packet.pts * packet.time_base))
+                if first is None:
+                    first = next(iter(_decoded(packet, strict=False)), None)
+        except _BROKEN as exc:
+            note = f"sound: stopped at {sound.end_s:.2f} s: {_why(exc)}"
+        if first is None or first.time is None:
+            raise MediaError(f"{path}: no frame can be decoded. Re-encode the file.")
+        if not sound.runs:
+            raise MediaError(f"{path}: no sound can be decoded. Re-encode the file.")
+        source_fps = float(video.average_rate or video.guessed_rate or fps)
+        reached_s = {video.index: picture_end_s + 1 / source_fps, audio.index: sound.end_s}
+        note = note or _truncation(container, reached_s)
+        turns = round(first.rotation / 90) % 4
+        source = Source(
+            width=first.height if turns % 2 else first.width,
+            height=first.width if turns % 2 else first.height,
+            fps=source_fps,
+            video_start_s=first.time,
+            audio_start_s=sound.runs[0][0],
+            audio_rate_hz=sound.rate_in_hz,
+            n_audio_streams=len(container.streams.audio),
+            video_codec=video.codec_context.name,
+            audio_codec=audio.codec_context.name,
+            rotation_deg=turns * 90,
+        )
+    start_s = max(source.video_start_s, source.audio_start_s)
+    heard = sound.from_time(start_s)
+    if not len(heard):
+        raise MediaError(f"{path}: the sound ends before the picture begins. Re-mux the file.")
+    return Recording(path, source, start_s, heard, fps, sample_rate_hz, threads, note)
+
+
+def list_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """List files as they are given, and the videos in folders: recursive, sorted, no hidden ones.
+
+    Raises:
+        MediaError: A path that does not exist, or a folder that cannot be read.
+    """
+
+    def refuse(exc: OSError) -> None:
+        raise MediaError(f"{exc.filename}: cannot be listed ({exc.strerror}).") from exc
+
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise MediaError(f"{path}: no such file or folder. Check the spelling.")
+        if not path.is_dir():
+            found[path] = None
+            continue
+        visited = set()
+        inside = []
+        for folder, folders, files in os.walk(path, followlinks=True, onerror=refuse):
+            here = os.path.realpath(folder)
+            if here in visited:  # A link to a folder that was already walked, or to a parent.
+                folders.clear()
+                continue
+            visited.add(here)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            names = (name for name in files if not name.startswith("."))
+            videos = (Path(folder, name) for name in names)
+            inside += [video for video in videos if video.suffix.lower() in VIDEO_SUFFIXES]
+        found.update(dict.fromkeys(sorted(inside)))
+    return list(found)
+
+
+class _Sound:
+    """Audio frames laid out by timestamp: runs without gaps, each resampled on its own."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self.rate_in_hz = 0
+        self.end_s = 0.0
+        self.runs: list[tuple[float, list[np.ndarray]]] = []
+        self._resampler: av.AudioResampler | None = None
+        self._form: tuple[Any, ...] = ()
+        self._n_in = 0
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Append a frame. Raises ValueError where its timestamp cannot belong to this file."""
+        time_s = self.end_s if frame.time is None else frame.time
+        form = frame.sample_rate, frame.layout.name, frame.format.name
+        if form != self._form or abs(time_s - self.end_s) > JITTER_S:
+            if self.runs and time_s - self.end_s > MAX_GAP_S:
+                raise ValueError(f"timestamps jump by {time_s - self.end_s:.0f} s")
+            self._flush()
+            self._form, self._n_in = form, 0
+            # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
+            # input, so the same sound would depend on its codec.
+            self._resampler = av.AudioResampler("fltp", rate=self.rate_hz)
+            self.runs.append((time_s, []))
+        self.rate_in_hz = frame.sample_rate
+        self._n_in += frame.samples
+        self.end_s = self.runs[-1][0] + self._n_in / frame.sample_rate
+        self._resample(frame)
+
+    def from_time(self, start_s: float) -> np.ndarray:
+        """Give (N,) float32 mono from `start_s` on; gaps are silence, overlaps keep the earlier."""
+        self._flush()
+        runs = [
+            (round((time_s - start_s) * self.rate_hz), np.concatenate(blocks))
+            for time_s, blocks in self.runs
+            if blocks
+        ]
+        out = np.zeros(max((at + len(run) for at, run in runs), default=0), np.float32)
+        end = 0
+        for at, run in runs:
+            begin = max(at, end)
+            end = max(end, at + len(run))
+            out[begin:end] = run[begin - at :]
+        return out
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        assert self._resampler is not None
+        for piece in self._resampler.resample(frame):
+            self.runs[-1][1].append(piece.to_ndarray().mean(axis=0, dtype=np.float32))
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._resample(None)
+            self._resampler = None
+
+
+# What PyAV raises for damaged input; its own classes derive from several of these.
+_BROKEN = (FFmpegError, OSError, ValueError, EOFError)
+
+
+def _why(exc: BaseException) -> str:
+    return getattr(exc, "strerror", None) or str(exc)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open `path` for reading; what FFmpeg raises inside becomes one clear line."""
+    # A title in another encoding must not make a good video unreadable (PyAV 19 sees to it).
+    is_strict = int(av.__version__.split(".")[0]) < 19
+    lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
+    try:
+        with av.open(str(path), **lenient) as container:
+            yield container
+    except _BROKEN as exc:
+        raise MediaError(
+            f"{path}: cannot be read as a video ({_why(exc)}). Check that it is complete and plays."
+        ) from exc
+
+
+def _pick(streams: Sequence[Any]) -> Any:
+    """Give the default stream, else the first; None where there is none but cover art."""
+    real = [s for s in streams if not s.disposition & Disposition.attached_pic]
+    return next((s for s in real if s.disposition & Disposition.default), next(iter(real), None))
+
+
+def _decoded(packet: av.Packet, strict: bool) -> list[Any]:
+    """Decode one packet; not `strict`, damage gives nothing: recordings may start mid-stream."""
+    try:
+        return packet.decode()
+    except FFmpegError:
+        if strict:
+            raise
+        return []
+
+
+def _pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield (seconds on the file's clock, picture), times rising."""
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    last_s = None
+    for packet in container.demux(stream):
+        for picture in _decoded(packet, strict=last_s is not None):
+            if picture.time is not None and (last_s is None or picture.time > last_s):
+                last_s = picture.time
+                yield last_s, picture
+
+
+def _truncation(container: Any, reached_s: dict[int, float]) -> str | None:
+    """Say so where the file announces more than was found."""
+    announced_s = {
+        index: float((stream.start_time + stream.duration) * stream.time_base)
+        for index in reached_s
+        if (stream := container.streams[index]).duration and stream.start_time is not None
+    }
+    if len(announced_s) < len(reached_s):  # Matroska and FLV know one duration for all streams.
+        if not container.duration:
+            return None
+        end_s = ((container.start_time or 0) + container.duration) / av.time_base
+        announced_s, reached_s = {0: end_s}, {0: max(reached_s.values())}
+    for index, end_s in announced_s.items():
+        if end_s - reached_s[index] > MAX_MISSING_S:
+            return f"truncated: the file ends at {reached_s[index]:.2f} s of {end_s:.2f} s"
+    return None

@@ -1,0 +1,62 @@
+"""Similarity over offset: the curve from which offset and confidence are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+MAX_OFFSET = 15
+
+
+@dataclass(frozen=True)
+class OffsetCurve:
+    """Mean similarity of a clip when its audio is taken to be early by each offset."""
+
+    offsets: np.ndarray
+    """(31,) offsets in video frames, -15..15; > 0: audio early."""
+    similarity: np.ndarray
+    """(31,) mean similarity over the clip's windows; nan where no window has a partner."""
+
+    @property
+    def offset_frames(self) -> int:
+        """The offset of the highest similarity."""
+        return int(self.offsets[np.nanargmax(self.similarity)])
+
+    @property
+    def confidence(self) -> float:
+        """Maximum minus median of the curve, as syncnet_python's, but of similarities."""
+        return float(np.nanmax(self.similarity) - np.nanmedian(self.similarity))
+
+
+def similarity_by_offset(
+    v: torch.Tensor, a: torch.Tensor, max_offset: int = MAX_OFFSET
+) -> torch.Tensor:
+    """Similarity of each video window to the audio window `offset` frames before it.
+
+    Args:
+        v: (N, D) unit embeddings of the video windows.
+        a: (N, D) unit embeddings of the audio windows on the same clock.
+        max_offset: largest offset in video frames.
+
+    Returns:
+        (N, 2 * max_offset + 1), column max_offset + o for offset o; nan out of range.
+    """
+    n = v.shape[0]
+    full = v @ a.T
+    out = full.new_full((n, 2 * max_offset + 1), float("nan"))
+    for o in range(-min(max_offset, n - 1), min(max_offset, n - 1) + 1):
+        diagonal = full.diagonal(-o)  # pairs (i, i - o)
+        first = max(0, o)
+        out[first : first + diagonal.shape[0], max_offset + o] = diagonal
+    return out
+
+
+def offset_curve(v: torch.Tensor, a: torch.Tensor, max_offset: int = MAX_OFFSET) -> OffsetCurve:
+    """The clip's curve: mean of `similarity_by_offset` over windows. v, a: (N, D), N >= 1."""
+    table = similarity_by_offset(v, a, max_offset)
+    return OffsetCurve(
+        offsets=np.arange(-max_offset, max_offset + 1),
+        similarity=torch.nanmean(table, dim=0).double().cpu().numpy(),
+    )

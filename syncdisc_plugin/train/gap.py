@@ -1,0 +1,43 @@
+"""Stage 2's controller: measure the gap, ask for a little more, repeat until it is enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from syncdisc_plugin.train.settings import GapSettings
+
+
+@dataclass
+class GapState:
+    """Where the controller stands; saved with the run."""
+
+    target: float = 0.0
+    """The gap that is trained for."""
+    best: float = -2.0
+    """Widest gap measured so far."""
+    stalled: int = 0
+    """Measurements since `best` rose."""
+    raised: int = 0
+    """How often the target was set anew."""
+    verdict: str = ""
+    """Empty while it goes on; else why it ended."""
+
+
+def measure_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
+    """The controller's next state after a measurement of mean s+ minus mean s-."""
+    if gap > state.best + settings.progress:
+        best, stalled = gap, 0
+    else:
+        best, stalled = max(gap, state.best), state.stalled + 1
+    target, raised = state.target, state.raised
+    if raised == 0 or gap >= target:
+        target, raised = gap + settings.step, raised + 1
+    verdict = ""
+    if gap > settings.preset:
+        verdict = f"reached: gap {gap:.3f} is above the preset {settings.preset:.3f}"
+    elif stalled >= settings.patience:
+        verdict = (
+            f"stalled: gap {best:.3f} of target {target:.3f} after {stalled} measurements "
+            f"without a rise of {settings.progress}; the best weights so far are kept"
+        )
+    return GapState(target, best, stalled, raised, verdict)

@@ -1,0 +1,400 @@
+"""The three stages, one loop. Everything random is a function of (seed, stage, step)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from syncdisc_plugin import weights
+from syncdisc_plugin.data.embed import Embedded, autocast, embed_clips
+from syncdisc_plugin.data.filter import judge_clips
+from syncdisc_plugin.data.sampling import Batch, Item, Sampler
+from syncdisc_plugin.data.split import Split, split_store
+from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
+from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.evaluate import metrics
+from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.train.checkpoint import Progress, load_state, read_progress, save_state
+from syncdisc_plugin.train.gap import measure_gap
+from syncdisc_plugin.train.log import RunLog
+from syncdisc_plugin.train.measure import (
+    measure_heldout,
+    some_frames,
+    write_heldout,
+    write_verdicts,
+)
+from syncdisc_plugin.train.objectives import calibrated, contrast, false_pairs
+from syncdisc_plugin.train.settings import TrainSettings
+
+REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
+MARGIN_SCALE = 20.0
+
+
+def train(
+    store: ClipStore, run: Path, settings: TrainSettings | None = None, *, resume: bool = False
+) -> Path:
+    """Stage 1, filter, stage 2, stage 3 -> RUN/stage3.safetensors.
+
+    Args:
+        store: the clips.
+        run: a new folder, or one with a run to go on with.
+        settings: all settings; stored in RUN/settings.json.
+        resume: go on from the saved state with the settings stored in the folder; where it holds
+            no run yet, start one.
+
+    Returns:
+        Path of the stage-3 weights.
+
+    Raises:
+        RunError: the folder holds a run and `resume` is false.
+        StoreError: the store has too little for a held-out split.
+    """
+    trainer = Trainer(store, run, settings or TrainSettings(), resume)
+    try:
+        return trainer.run_all()
+    finally:
+        trainer.log.close()
+
+
+class Trainer:
+    """One run: its data, net, averaged net, optimiser, log and progress."""
+
+    def __init__(self, store: ClipStore, run: Path, settings: TrainSettings, resume: bool) -> None:
+        self.store, self.run = store, run
+        self.s, progress = _open_run(run, settings, resume)
+        settings = self.s
+        self.progress = progress or Progress()
+        self.split: Split = split_store(
+            store,
+            share=settings.heldout_share,
+            speakers=settings.heldout_speakers,
+            seed=settings.seed,
+        )
+        self.device = torch.device(_choose_device(settings.device))
+        self.precision = _choose_precision(settings.precision, self.device)
+        self.probe = some_frames(self.split.heldout, settings.heldout_frames)
+        at = (progress.stage, progress.step) if progress else None
+        self.log = RunLog(run, at)
+        self._sitting = time.monotonic()
+
+    # ------------------------------------------------------------------ the stages
+
+    def run_all(self) -> Path:
+        """Run what is left of the three stages."""
+        while self.progress.stage <= 3:
+            stage = self.progress.stage
+            if stage == 2 and not (self.run / "filter.jsonl").exists():
+                self._filter()
+            self._stage(stage)
+            self.progress = Progress(
+                stage=stage + 1,
+                seconds=self.progress.seconds,
+                step_seconds=self.progress.step_seconds,
+                gap=self.progress.gap,
+            )
+            if stage < 3:
+                net, average, optimiser = self._start(stage + 1)
+                save_state(self.run, self.progress, net, average, optimiser)
+            else:
+                save_state(self.run, self.progress, *self._start(3))
+        return self.run / "stage3.safetensors"
+
+    def _stage(self, stage: int) -> None:
+        """Train one stage until its plateau, its verdict or its budget."""
+        s, p = self.s, self.progress
+        net, average, optimiser = self._start(stage)
+        if p.step:
+            load_state(self.run, net, average, optimiser)
+        sampler = Sampler(
+            self.store,
+            self._items(stage),
+            batch_clips=s.batch_clips,
+            chunk_frames=s.chunk_frames,
+            augment=s.augment,
+            seed=s.seed,
+        )
+        if p.step == 0:
+            p.steps = self._plan(stage)
+            self._measure(stage, average)
+            if stage == 1:
+                self._finish_untrained(average)
+        bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=None)
+        with ThreadPoolExecutor(1) as loader:
+            coming = loader.submit(sampler.batch, stage, p.step)
+            while not p.steps or p.step < p.steps:
+                began = time.monotonic()
+                batch, coming = coming.result(), loader.submit(sampler.batch, stage, p.step + 1)
+                row = self._step(stage, net, optimiser, batch)
+                _average(average, net, s.ema, p.step)
+                p.step += 1
+                self._time_step(time.monotonic() - began)
+                if p.step in REPLAN:
+                    bar.total = p.steps = self._replan(stage)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", chance=f"{row['chance']:.3f}")
+                bar.update()
+                if p.step % 10 == 0 or p.step == p.steps:
+                    self.log.write("step", stage, p.step, seconds=round(self._seconds(), 2), **row)
+                if p.steps and self._due(p.step, p.steps):
+                    ended = self._measure(stage, average)
+                    if p.step < p.steps:
+                        bar.total = p.steps = self._replan(stage)
+                    self._save(net, average, optimiser)
+                    if ended and p.step < p.steps:
+                        self.log.write("stage", stage, p.step, verdict=ended)
+                        bar.write(f"stage {stage}: {ended}")
+                        break
+                elif p.step % s.save_steps == 0:
+                    self._save(net, average, optimiser)
+        bar.close()
+        self._finish(stage)
+
+    def _step(
+        self, stage: int, net: Discriminator, optimiser: torch.optim.Optimizer, batch: Batch
+    ) -> dict[str, float]:
+        how, p = self.s.stage(stage), self.progress
+        torch.manual_seed((self.s.seed * 4 + stage) * 10_000_000 + p.step)  # dropout resumes too
+        rate = _learning_rate(how.learning_rate, p.step, p.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with autocast(self.device, self.precision):
+            v = net.embed_frames(batch.frames.to(self.device).float() / 255)
+            a = net.embed_mel(batch.mel.to(self.device), batch.starts.to(self.device))
+        false = false_pairs(batch.alike.to(self.device))
+        if stage == 2:
+            loss, chance = contrast(
+                v, a, false, MARGIN_SCALE, margin=p.gap.target, strangers=how.strangers
+            )
+        else:
+            loss, chance = contrast(v, a, false, net.scale, strangers=how.strangers)
+        if how.calibrated:
+            extra, extra_chance = calibrated(v, a, false, net.scale, net.bias)
+            loss, chance = loss + how.calibrated * extra, chance + how.calibrated * extra_chance
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+        own = torch.einsum("bid,bjd->bij", v.detach(), a.detach())
+        return {
+            "loss": float(loss.detach()),
+            "chance": chance,
+            "similarity_true": float(own.diagonal(dim1=1, dim2=2).mean()),
+            "similarity_false": float(own[false].mean()),
+            "learning_rate": rate,
+            "gradient_norm": float(norm),
+        }
+
+    # ------------------------------------------------------------------ measuring
+
+    def _measure(self, stage: int, average: Discriminator) -> str:
+        """Measure on held-out clips, keep the best weights; a reason to end the stage, or ''."""
+        p, how = self.progress, self.s.stage(stage)
+        clips = self._embed(average, self.probe)
+        pairs = metrics.far_pairs(clips)
+        gap = float(pairs.true.mean() - pairs.false.mean())
+        pm = metrics.pm_accuracy(clips, (5, 15))
+        accuracy = metrics.pair_accuracy(clips)
+        score = accuracy + pm["15"]  # single windows and clips count alike
+        values: dict[str, Any] = {
+            "pair_accuracy": accuracy,
+            "pm_accuracy_5": pm["5"],
+            "pm_accuracy_15": pm["15"],
+            "gap": gap,
+            "similarity_true": float(pairs.true.mean()),
+            "similarity_false": float(pairs.false.mean()),
+        }
+        if score > p.best:
+            p.best, p.since_best = score, 0
+            self._keep(stage, average, values)
+        else:
+            p.since_best += 1
+        verdict = ""
+        if stage == 2:
+            p.gap = measure_gap(p.gap, gap, self.s.gap)
+            verdict = p.gap.verdict
+            values["target"] = p.gap.target
+        elif p.since_best >= how.patience:
+            verdict = f"plateau: no better for {p.since_best} measurements"
+        self.log.write("measure", stage, p.step, seconds=round(self._seconds(), 2), **values)
+        return verdict
+
+    def _embed(self, net: Discriminator, clips: list[Clip]) -> list[Embedded]:
+        return list(embed_clips(net, self.store, clips, self.precision))
+
+    def _finish_untrained(self, net: Discriminator) -> None:
+        """What a net that has learnt nothing scores: the report's first picture."""
+        untrained = copy.deepcopy(net)
+        write_heldout(
+            self.run, 0, measure_heldout(untrained, self.store, self.probe, self.precision)
+        )
+
+    def _finish(self, stage: int) -> None:
+        """All held-out figures of the stage's best weights; they are calibrated and kept."""
+        path = self.run / f"stage{stage}.safetensors"
+        net, about = weights.load(path, self.device), weights.read_about(path)
+        figures = measure_heldout(net, self.store, self.split.heldout, self.precision)
+        write_heldout(self.run, stage, figures)
+        about = {k: v for k, v in about.items() if k not in ("spec", "architecture")}
+        weights.save(net, path, **{**about, "heldout": figures.summary})
+        self.log.write("stage_end", stage, self.progress.step, figures=figures.summary)
+
+    def _filter(self) -> None:
+        """Judge every training clip with the first discriminator -> RUN/filter.jsonl."""
+        net = weights.load(self.run / "stage1.safetensors", self.device)
+        bar = tqdm(self.split.train, desc="filter", unit="clip", disable=None)
+        embedded = list(embed_clips(net, self.store, bar, self.precision))
+        result = judge_clips(embedded, self.s.filter, self.s.seed)
+        write_verdicts(self.run, result)
+        counts = {name: result.count(name) for name in ("kept", "shifted", "dropped")}
+        tqdm.write(f"filter: {counts} of {len(result.verdicts)} clips")
+        self.log.write("filter", 1, self.progress.step, **counts)
+
+    def _items(self, stage: int) -> list[Item]:
+        """The first dataset for stage 1, what the filter left of it for the others."""
+        if stage == 1:
+            return [Item(clip) for clip in self.split.train]
+        verdicts = {row["clip_id"]: row for row in read_rows(self.run / "filter.jsonl")}
+        items = [
+            Item(
+                c, verdicts[c.id]["offset_frames"] if verdicts[c.id]["verdict"] == "shifted" else 0
+            )
+            for c in self.split.train
+            if c.id in verdicts and verdicts[c.id]["verdict"] != "dropped"
+        ]
+        left = sum(i.clip.n_frames for i in items)
+        if left < 0.1 * sum(c.n_frames for c in self.split.train):
+            tqdm.write(
+                "filter: it left less than a tenth of the footage, so the first discriminator "
+                "cannot judge yet; all clips are used. Train longer, or look at filter.jsonl."
+            )
+            return [Item(clip) for clip in self.split.train]
+        return items
+
+    # ------------------------------------------------------------------ state and budget
+
+    def _start(self, stage: int) -> tuple[Discriminator, Discriminator, torch.optim.Optimizer]:
+        """Net, its average, a fresh optimiser; from the seed, or from the stage before."""
+        if stage == 1:
+            torch.manual_seed(self.s.seed)
+            net = Discriminator(self.store.spec, self.s.architecture).to(self.device)
+        else:
+            net = weights.load(self.run / f"stage{stage - 1}.safetensors", self.device)
+        net.train()
+        average = copy.deepcopy(net).requires_grad_(False).eval()
+        decayed = [p for p in net.parameters() if p.ndim > 1]
+        rest = [p for p in net.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.s.weight_decay)
+        return net, average, optimiser
+
+    def _keep(self, stage: int, average: Discriminator, figures: dict[str, Any]) -> None:
+        weights.save(
+            average,
+            self.run / f"stage{stage}.safetensors",
+            stage=stage,
+            step=self.progress.step,
+            split=self.split.note,
+            speakers=len({c.speaker for c in self.split.train}),
+            minutes_of_footage=round(
+                sum(c.n_frames for c in self.split.train) / self.store.spec.fps / 60, 1
+            ),
+            probe=figures,
+        )
+
+    def _save(
+        self, net: Discriminator, average: Discriminator, optimiser: torch.optim.Optimizer
+    ) -> None:
+        self.progress.seconds = self._seconds()
+        self._sitting = time.monotonic()
+        save_state(self.run, self.progress, net, average, optimiser)
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.monotonic() - self._sitting
+
+    def _time_step(self, seconds: float) -> None:
+        """A running mean; the very first steps of a process warm up and count little."""
+        p = self.progress
+        keep = 0.0 if p.step < 6 and p.stage == 1 else 0.95
+        p.step_seconds = keep * p.step_seconds + (1 - keep) * seconds
+
+    def _plan(self, stage: int) -> int:
+        """Steps of this stage: its share of what is left of the budget; 0 while unknown."""
+        shares = [self.s.stage(k).share for k in (1, 2, 3)]
+        if self.s.steps:
+            return max(3, round(self.s.steps * shares[stage - 1] / sum(shares)))
+        return self._replan(stage) if self.progress.step_seconds else 0
+
+    def _replan(self, stage: int) -> int:
+        """Steps done plus those that fit into the stage's part of the minutes that are left."""
+        p = self.progress
+        if self.s.steps:
+            return p.steps
+        shares = [self.s.stage(k).share for k in (1, 2, 3)]
+        done = p.step / p.steps if p.steps else 0.0
+        mine = shares[stage - 1] * (1 - done)
+        left = (self.s.minutes * 60 - self._seconds()) * mine / (mine + sum(shares[stage:]))
+        # Measuring, filtering and saving take about a tenth beside the steps.
+        return p.step + max(10, int(0.9 * left / p.step_seconds))
+
+    def _due(self, step: int, steps: int) -> bool:
+        every = max(1, steps // self.s.measures)
+        return step == steps or (step % every == 0 and steps - step >= every // 2)
+
+
+def _open_run(
+    run: Path, settings: TrainSettings, resume: bool
+) -> tuple[TrainSettings, Progress | None]:
+    """The settings that hold, and where the run stands; None for a new one."""
+    path = run / "settings.json"
+    if path.exists() and not resume:
+        raise RunError(f"--out {run}: holds a run. Add --resume to go on with it, or give another.")
+    if resume and path.exists():
+        stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return stored, read_progress(run) or Progress()
+    write_atomic(path, json.dumps(asdict(settings), indent=1))
+    return settings, None
+
+
+def _choose_device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _choose_precision(name: str, device: torch.device) -> str:
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    # On other CPUs bf16 is emulated and slower than fp32.
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if has_bf16 else "fp32"
+
+
+def _learning_rate(peak: float, step: int, steps: int) -> float:
+    """Warm-up over 5% (40 steps at most), then a cosine down to 2% of the peak."""
+    warm = min(40, max(5, steps // 20)) if steps else 40
+    if step < warm:
+        return peak * (step + 1) / warm
+    part = (step - warm) / max(1, steps - warm) if steps else 0.0
+    return peak * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, part))) / 2)
+
+
+@torch.no_grad()
+def _average(average: Discriminator, net: Discriminator, decay: float, step: int) -> None:
+    """Exponential average of weights and buffers, faster at first (1 / (10 + t))."""
+    keep = min(decay, (1 + step) / (10 + step))
+    for mean, now in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - keep)
+        else:
+            mean.copy_(now)

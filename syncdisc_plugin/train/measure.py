@@ -1,0 +1,106 @@
+"""What a stage leaves for the report: held-out figures, curves, and the filter's verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.filter import FilterResult
+from syncdisc_plugin.data.store import Clip, ClipStore, write_atomic
+from syncdisc_plugin.evaluate import metrics
+from syncdisc_plugin.nn import Discriminator, offset_curve
+
+HISTOGRAM_EDGES = np.linspace(-1, 1, 101)
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """A discriminator measured on held-out clips."""
+
+    summary: dict[str, Any]
+    """`metrics.summary`."""
+    pairs: metrics.Pairs
+    """Similarities of true and far false pairs."""
+    clips: list[Embedded]
+    """The clips' embeddings."""
+
+
+def measure_heldout(
+    net: Discriminator, store: ClipStore, clips: list[Clip], precision: str
+) -> Heldout:
+    """Calibrate `net` in place on the clips (scale and bias), and measure it.
+
+    The calibration error is cross-fitted: each half of the clips with the other half's scale.
+    """
+    embedded = list(embed_clips(net, store, clips, precision))
+    pairs = metrics.far_pairs(embedded)
+    scale, bias = metrics.fit_calibration(pairs)
+    with torch.no_grad():
+        net.log_scale.fill_(math.log(min(max(scale, 0.1), 60.0)))
+        net.bias.fill_(bias)
+    summary = metrics.summary(embedded, scale, bias)
+    halves = [embedded[0::2], embedded[1::2]]
+    if all(halves):
+        summary["ece"] = metrics.crossfitted_ece(*halves)
+    return Heldout(summary, pairs, embedded)
+
+
+def write_heldout(run: Path, stage: int, heldout: Heldout) -> None:
+    """RUN/heldout/stageN.json: figures, histograms of similarity, the curve of every clip."""
+    histogram = {
+        name: (np.histogram(values, HISTOGRAM_EDGES)[0] / len(values)).round(5).tolist()
+        for name, values in (("true", heldout.pairs.true), ("false", heldout.pairs.false))
+    }
+    curves = []
+    for clip in heldout.clips:
+        curve = offset_curve(clip.v, clip.a)
+        curves.append(
+            {
+                "clip": clip.clip.id,
+                "source": clip.clip.source,
+                "speaker": clip.clip.speaker,
+                "offset_frames": curve.offset_frames,
+                "confidence": round(curve.confidence, 4),
+                "similarity": np.nan_to_num(curve.similarity).round(4).tolist(),
+            }
+        )
+    rows = {
+        "stage": stage,
+        "figures": heldout.summary,
+        "histogram": {"edges": HISTOGRAM_EDGES.round(4).tolist(), **histogram},
+        "curves": curves,
+    }
+    write_atomic(run / "heldout" / f"stage{stage}.json", json.dumps(rows))
+
+
+def write_verdicts(run: Path, result: FilterResult) -> None:
+    """RUN/filter.jsonl, a row per clip, and RUN/filter.json, thresholds and impostors."""
+    summary = {
+        "kept": result.count("kept"),
+        "shifted": result.count("shifted"),
+        "dropped": result.count("dropped"),
+        "keep_threshold": result.keep_threshold,
+        "shift_threshold": result.shift_threshold,
+        "impostor_strengths": [round(s, 3) for s in result.impostor_strengths],
+    }
+    write_atomic(run / "filter.json", json.dumps(summary, indent=1))
+    # Last: a run that finds this file takes the filter as done.
+    write_atomic(run / "filter.jsonl", "".join(json.dumps(v.row()) + "\n" for v in result.verdicts))
+
+
+def some_frames(clips: list[Clip], frames: int) -> list[Clip]:
+    """Clips of all speakers in turn until there are enough frames."""
+    queues: dict[str, list[Clip]] = {}
+    for clip in clips:
+        queues.setdefault(clip.speaker, []).append(clip)
+    out: list[Clip] = []
+    while any(queues.values()) and sum(c.n_frames for c in out) < frames:
+        out += [queue.pop(0) for queue in queues.values() if queue]
+    return out

@@ -1,0 +1,126 @@
+"""Checkpoints: safetensors that explain themselves. Nothing here unpickles anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from syncdisc_plugin.errors import WeightsError
+from syncdisc_plugin.nn import Architecture, Discriminator
+from syncdisc_plugin.spec import ClipSpec
+
+FORMAT = "syncdisc-discriminator-1"
+
+
+def save(net: Discriminator, path: Path | str, **about: Any) -> Path:
+    """Write the net, its spec and architecture, and `about` (JSON values) to one file.
+
+    The write is atomic: a kill leaves the old file or the new one, whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "format": FORMAT,
+        "spec": net.spec.to_json(),
+        "architecture": json.dumps(asdict(net.arch)),
+        "about": json.dumps(about),
+    }
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    save_file(tensors, temp, metadata)
+    os.replace(temp, path)
+    return path
+
+
+def available() -> dict[str, Path]:
+    """Shipped weights by name ("base")."""
+    folder = _shipped()
+    found = sorted(folder.glob("syncdisc-*.safetensors")) if folder else []
+    return {p.stem.removeprefix("syncdisc-"): p for p in found}
+
+
+def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discriminator:
+    """Load a discriminator in eval mode.
+
+    Args:
+        ref: a shipped name, or the path of a checkpoint that the trainer wrote.
+        device: where to put it.
+
+    Raises:
+        WeightsError: unknown name, missing file, wrong hash, or not one of our checkpoints.
+    """
+    path = resolve(ref)
+    about = read_about(path)
+    net = Discriminator(about["spec"], about["architecture"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        net.load_state_dict(tensors, strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"weights {path}: {error}. Write it again with the trainer.") from error
+    return net.to(device).eval()
+
+
+def read_about(ref: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: spec, architecture, and what `save` was told."""
+    path = resolve(ref)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"weights {path}: not a safetensors file ({error}). "
+            "Pickled checkpoints (.pth, .pt) are not loaded."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"weights {path}: expected format {FORMAT!r}, got {metadata.get('format')!r}. "
+            "Give a stage3.safetensors that `syncdisc train` wrote."
+        )
+    return {
+        "spec": ClipSpec.from_json(metadata["spec"]),
+        "architecture": Architecture(**json.loads(metadata["architecture"])),
+        **json.loads(metadata["about"]),
+    }
+
+
+def resolve(ref: str | Path) -> Path:
+    """Path of the checkpoint that `ref` names; a shipped one is checked against SHA256SUMS."""
+    shipped = available()
+    if isinstance(ref, str) and ref in shipped:
+        _check_hash(shipped[ref])
+        return shipped[ref]
+    path = Path(ref)
+    if path.is_file():
+        return path
+    raise WeightsError(
+        f"weights {ref!r}: no such file, and no shipped weights of that name. "
+        f"Shipped: {sorted(shipped) or 'none'}; or give the path of a stage3.safetensors."
+    )
+
+
+def _shipped() -> Path | None:
+    """The weights folder: inside an installed wheel, or beside the package in a checkout."""
+    inside = Path(str(files("syncdisc_plugin"))) / "_weights"
+    beside = Path(str(files("syncdisc_plugin"))).parent / "weights"
+    return next((p for p in (inside, beside) if (p / "SHA256SUMS").is_file()), None)
+
+
+def _check_hash(path: Path) -> None:
+    sums = (path.parent / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    expected = {name: digest for digest, name in (line.split() for line in sums if line.strip())}
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if expected.get(path.name) != actual:
+        raise WeightsError(
+            f"weights {path.name}: sha256 {actual[:12]}… is not the one in SHA256SUMS. "
+            "The file is damaged: install the package again."
+        )
