@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"syncdisc {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nsyncdisc {verb}: stopped. What is finished is kept.", file=sys.stderr)
+        print(
+            f"\nsyncdisc {verb}: stopped. What is done is kept; go on with --resume.",
+            file=sys.stderr,
+        )
         return 130
 
 

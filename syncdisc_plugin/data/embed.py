@@ -11,6 +11,7 @@ import torch
 from syncdisc_plugin.data.augment import cut_input
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.nn.precision import autocast
 from syncdisc_plugin.timing import mel_start
 
 PIECE = 256  # frames encoded at once
@@ -36,11 +37,6 @@ class Embedded:
 def device_of(net: Discriminator) -> torch.device:
     """Where the net's parameters are."""
     return next(net.parameters()).device
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 autocast where `precision` asks for it, else a context that changes nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @torch.no_grad()

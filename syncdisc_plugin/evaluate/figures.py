@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -29,9 +29,9 @@ MOST_POINTS = 400
 MOST_CURVES = 150
 MOST_ROWS = 400
 SIZE = (380 / 72, 232 / 72)
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.size": 11,
+    "font.size": 12,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": LINE,
@@ -46,12 +46,12 @@ STYLE = {
     "ytick.color": LINE,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5,
+    "xtick.labelsize": 11.5,
+    "ytick.labelsize": 11.5,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "legend.fontsize": 10.5,
+    "legend.fontsize": 11.5,
 }
 CSS = """
 :root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1f2328; --soft: #59616b;
@@ -66,15 +66,15 @@ h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anyw
 h2 { font-size: 1.3rem; margin: 3.2rem 0 .4rem; }
 p { margin: .5rem 0; max-width: 44rem; }
 .lead { font-size: 1.1rem; }
-.later, figcaption, .card p, caption { color: var(--soft); }
+.later, figcaption, .card p { color: var(--soft); }
 .cards { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr));
   margin: 1.4rem 0; }
 .card, figure, .scroll { background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; }
 .card { padding: .9rem 1rem; }
 .card h3 { font-size: .95rem; font-weight: 600; margin: 0; }
-.card .figure { font-size: 2rem; font-weight: 650; line-height: 1.3; margin: 0;
-  font-variant-numeric: tabular-nums; color: var(--ink); }
+.card .figure { font-size: 1.5rem; font-weight: 650; line-height: 1.4; margin: 0;
+  color: var(--ink); white-space: nowrap; }
 .card p { font-size: .88rem; line-height: 1.45; margin: .2rem 0 0; }
 .grid { display: grid; gap: .8rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(21rem, 100%), 1fr)); }
@@ -84,11 +84,10 @@ figure svg text { font-family: inherit !important; }
 figcaption { font-size: .88rem; line-height: 1.45; margin-top: .4rem; }
 .faces { display: grid; gap: .35rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fill, minmax(3.9rem, 1fr)); }
-.faces img { display: block; width: 100%; border-radius: .3rem; }
+.faces img { display: block; width: 100%; height: auto; border-radius: .3rem; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .6rem .8rem; font-size: .88rem; }
 th, td { text-align: left; padding: .4rem .8rem; border-top: 1px solid var(--line);
   vertical-align: top; }
 thead th { white-space: nowrap; font-weight: 600; color: var(--soft); }
@@ -98,6 +97,9 @@ summary { cursor: pointer; padding: .3rem 0; }
 code, pre { font: .88em/1.5 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 code { overflow-wrap: anywhere; }
 pre { margin: .8rem 0; padding: .8rem 1rem; overflow-x: auto; }
+thead th { border-top: 0; }
+@media (max-width: 30rem) { main { padding: 1.5rem 1rem 3rem; }
+  figure { padding: .6rem .5rem; } }
 :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
 """
 _P = ParamSpec("_P")
@@ -122,7 +124,10 @@ def _panel(draw: Callable[Concatenate[Axes, _P], None]) -> Callable[Concatenate[
         for colour, name in THEME.items():
             svg = svg.replace(colour, f"var(--{name})")
         words = re.sub("<[^>]*>", "", caption).split(". ")[0].replace('"', "&quot;")
-        svg = re.sub(r'<svg width="\S*" height="\S*"', f'<svg role="img" aria-label="{words}"', svg)
+        # Without a size of its own the drawing is as wide as its place on the page.
+        svg = re.sub(
+            r' width="\S*" height="\S*"', f' role="img" aria-label="{words}"', svg, count=1
+        )
         return f"<figure>{svg.strip()}<figcaption>{caption}</figcaption></figure>"
 
     return render
@@ -157,7 +162,7 @@ def heldout(
             axes.plot(x, [r[key] for r in rows], color=colour, marker="o", ms=3, label=words)
     if chance is not None:
         axes.axhline(chance, color=GREY, ls="--", lw=1.2, label="chance")
-        axes.set_ylim(0, 1.02)
+        axes.set(ylim=(0, 1), yticks=[0, 0.25, 0.5, 0.75, 1])
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _finish_steps(axes, starts)
 
@@ -172,7 +177,7 @@ def similarities(axes: Axes, histogram: Mapping[str, list[float]]) -> None:
         axes.stairs(shares, edges, fill=True, color=colour, alpha=0.3, lw=0)
         axes.stairs(shares, edges, color=colour, lw=1.2, label=f"{name} pairs")
         axes.axvline(float(middles @ shares), color=colour, ls=":", lw=1.4)
-    axes.set(xlim=(-1, 1), xlabel="similarity", yticks=[])
+    axes.set(xlim=(-1, 1), xlabel="similarity", xticks=[-1, -0.5, 0, 0.5, 1], yticks=[])
     _legend(axes)
 
 
@@ -235,15 +240,15 @@ def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
     axes.plot(x, some.T, color=GREY, lw=0.7, alpha=min(0.6, max(0.25, 8 / len(some))))
     axes.plot([], [], color=GREY, lw=0.9, label="one clip")
     axes.plot(x, table.mean(0), color=BLUE, lw=2.6, label="mean")
-    axes.set(xlim=(x[0], x[-1]), xlabel="offset in frames (> 0: audio early)", ylabel="similarity")
+    # The same scale for all stages, so that a flat curve looks flat.
+    axes.set(xlim=(x[0], x[-1]), ylim=(min(-0.25, table.min()), 1), ylabel="similarity")
+    axes.set(xlabel="offset in frames (> 0: audio early)")
     axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
     _legend(axes)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table that scrolls inside its own box; the words are plain text and escaped here."""
-    if len(rows) > MOST_ROWS:
-        caption = f"The first {MOST_ROWS} of {len(rows):,}. {caption}"
+def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls inside its own box; all words are plain text and escaped here."""
     top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{html.escape(first)}</th>'
@@ -251,11 +256,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "")
         + "</tr>"
         for first, *others in rows[:MOST_ROWS]
     )
-    words = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    rest = f"<p>The first {MOST_ROWS} of {len(rows):,}.</p>" if len(rows) > MOST_ROWS else ""
     return (
-        f'<div class="scroll" tabindex="0"><table>{words}<thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'{rest}<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">'
+        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def folded(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table behind its name; open when it is short, nothing when it is empty."""
+    state = " open" if len(rows) <= 6 else ""
+    inside = f"<summary>{name} ({len(rows):,})</summary>{table(name, head, rows)}"
+    return f"<details{state}>{inside}</details>" if rows else ""
+
+
+def grid(drawn: Iterable[str]) -> str:
+    """Figures beside each other, or below each other where the page is narrow."""
+    return f'<div class="grid">{"".join(drawn)}</div>'
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -266,10 +283,12 @@ def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[flo
 
 
 def _finish_steps(axes: Axes, starts: Mapping[int, int]) -> None:
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.12 * (high - low))  # room for the stages' names
     for stage, start in starts.items():
         axes.axvline(start, color=LINE, lw=1)
         words = f" stage {stage}" if stage == min(starts) else f" {stage}"
-        axes.text(start, 0.99, words, transform=axes.get_xaxis_transform(), fontsize=9.5, va="top")
+        axes.text(start, 0.99, words, transform=axes.get_xaxis_transform(), fontsize=10.5, va="top")
     axes.set(xlabel="step, stages one after another")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -17,10 +17,20 @@ import cv2
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
 from syncdisc_plugin.evaluate import figures
-from syncdisc_plugin.evaluate.figures import table
+from syncdisc_plugin.evaluate.figures import folded, grid, table
 from syncdisc_plugin.train.settings import TrainSettings
 
 NAMES = {0: "Untrained", 1: "Stage 1", 2: "Stage 2", 3: "Stage 3"}
+MEANING = {
+    "Pair accuracy": "How often the true audio is closer than audio of the same clip that is 5 or "
+    "more frames (0.2 s) away. Chance is 50%.",
+    "PM at 5 and 15 frames": "How often the best of 31 shifts is right to one frame, from 5 and "
+    "from 15 frames of video. Chance is 3 of 31, 9.7%.",
+    "Clips within 1 frame": "How many whole clips peak at offset 0, give or take a frame. Chance "
+    "is 9.7%; clips that really are late or early count against it.",
+    "Calibration error": "How far its probability is from how often it is right. 0 is best; a net "
+    "that always says 50% scores 0 too, so read it beside the accuracy.",
+}
 MOST_FACES = 24
 Rows = list[dict[str, Any]]
 
@@ -139,35 +149,16 @@ def _headline(left: _Left) -> str:
         now = {**now, "pm_accuracy": {k: now[f"pm_accuracy_{k}"] for k in ("5", "15")}}
         whose = f"Stage 1 at step {now['step']:,}, on a part of the held-out clips."
     pm = now.get("pm_accuracy", {})
-    cards = [
-        (
-            "Pair accuracy",
-            _percent(now.get("pair_accuracy")),
-            "How often the true audio is closer than audio 5 or more frames (0.2 s) away in the "
-            "same clip. Chance is 50%.",
-        ),
-        (
-            "PM accuracy, 5 and 15 frames",
-            f"{_percent(pm.get('5'))} · {_percent(pm.get('15'))}",
-            "How often the best of 31 shifts is right to one frame, from 5 and from 15 frames of "
-            "video. Chance is 3 of 31, 9.7%.",
-        ),
-        (
-            "Clips placed within 1 frame",
-            _percent(now.get("offset_within_1")),
-            "How many whole clips peak at offset 0, give or take a frame. Chance is 9.7%; clips "
-            "that really are late or early count against it.",
-        ),
-        (
-            "Calibration error",
-            _number(now.get("ece")),
-            "How far its probability is from how often it is right. 0 is best; a net that always "
-            "says 50% scores 0 too, so read it beside the accuracy.",
-        ),
-    ]
+    cards = {
+        "Pair accuracy": _percent(now.get("pair_accuracy")),
+        "PM at 5 and 15 frames": f"{_percent(pm.get('5'))} · {_percent(pm.get('15'))}",
+        "Clips within 1 frame": _percent(now.get("offset_within_1")),
+        "Calibration error": _number(now.get("ece")),
+    }
     shown = "".join(
-        f'<div class="card"><h3>{name}</h3><p class="figure">{figure}</p><p>{words}</p></div>'
-        for name, figure, words in cards
+        f'<div class="card"><h3>{name}</h3><p class="figure">{figure}</p>'
+        f"<p>{MEANING[name]}</p></div>"
+        for name, figure in cards.items()
     )
     return f'<p>{whose}</p>\n<div class="cards">{shown}</div>\n{_stages(left)}'
 
@@ -190,7 +181,7 @@ def _stages(left: _Left) -> str:
         words += f" Split: {left.about['split']}."
     if 0 in left.figures:
         words += " The untrained net is measured on a part of the held-out clips."
-    return table(head, rows, words)
+    return f"<p>{escape(words)}</p>{table('Figures by stage', head, rows)}"
 
 
 def _data(left: _Left, store: ClipStore | None) -> str:
@@ -218,9 +209,8 @@ def _data(left: _Left, store: ClipStore | None) -> str:
         f"{_minutes(store, store.clips):.1f} minutes; {_count(len(store.refused), 'input')} "
         f'refused.</p>\n<div class="faces">{"".join(_faces(store))}</div>'
     )
-    if store.refused:
-        rows = [[_short(row["path"]), row["reason"]] for row in store.refused]
-        out.append(_folded("Refused inputs, and why", ["Input", "Why"], rows))
+    rows = [[_short(row["path"]), row["reason"]] for row in store.refused]
+    out.append(folded("Refused inputs, and why", ["Input", "Why"], rows))
     return "\n".join(out)
 
 
@@ -256,35 +246,26 @@ def _learning(left: _Left) -> str:
         )
         drawn.append(figures.loss(words, steps, starts))
     if measures:
-        now = f"{_percent(measures[-1]['pair_accuracy'])} at the last measurement"
-        drawn += [
-            figures.heldout(
-                f"Held-out pair accuracy: {now}.",
-                measures,
-                starts,
-                {"pair_accuracy": "pair accuracy"},
-                0.5,
-            ),
-            figures.heldout(
+        now = _percent(measures[-1]["pair_accuracy"])
+        for words, names, chance in (
+            (f"Held-out pair accuracy, now {now}.", {"pair_accuracy": "pair accuracy"}, 0.5),
+            (
                 "Held-out PM accuracy with 5 and with 15 frames of context.",
-                measures,
-                starts,
                 {"pm_accuracy_5": "5 frames", "pm_accuracy_15": "15 frames"},
                 figures.PM_CHANCE,
             ),
-            figures.heldout(
+            (
                 "Mean similarity of held-out pairs. Between the lines is the gap.",
-                measures,
-                starts,
                 {"similarity_true": "true pairs", "similarity_false": "false pairs"},
                 None,
             ),
-        ]
+        ):
+            drawn.append(figures.heldout(words, measures, starts, names, chance))
     ends = "".join(
-        f"<p>Stage {row['stage']} ended early, at step {row['step']:,}: {escape(row['verdict'])}.</p>"
+        f"<p>Stage {row['stage']} ended at step {row['step']:,}: {escape(row['verdict'])}.</p>"
         for row in left.rows("stage")
     )
-    return _grid(drawn) + ends
+    return grid(drawn) + ends
 
 
 def _histograms(left: _Left) -> str:
@@ -301,7 +282,7 @@ def _histograms(left: _Left) -> str:
     return (
         "<p>How alike the net finds a held-out clip's mouth and its audio: true pairs, and false "
         "pairs 5 or more frames apart in the same clip. The less they overlap, the better. Dotted "
-        f"lines are the means.</p>{_grid(drawn)}"
+        f"lines are the means.</p>{grid(drawn)}"
     )
 
 
@@ -327,7 +308,7 @@ def _gap(left: _Left) -> str:
         "<p>The gap is the mean similarity of true pairs minus that of false ones. Each time it "
         "meets the target, the target moves up a step, until the gap passes the preset.</p>"
         f"<p>Verdict: <strong>{escape(verdict)}</strong>.</p>"
-        + _grid([figures.gap_steps(words, rows, preset)])
+        + grid([figures.gap_steps(words, rows, preset)])
     )
 
 
@@ -346,7 +327,8 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
         after = _minutes(
             store, (c for c in store.clips if judged.get(c.id, "dropped") != "dropped")
         )
-        words += f" That leaves {after:.1f} of {before:.1f} minutes."
+        if before:
+            words += f" That leaves {after:.1f} of {before:.1f} minutes."
         if after < 0.1 * before:
             words += " This is less than a tenth, so stages 2 and 3 used all clips."
     passed = left.settings.get("filter", {}).get("false_accept")
@@ -365,22 +347,16 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
         ),
     ]
     changed = [
-        [
-            _short(row["source"]),
-            row["verdict"],
-            f"{row['offset_frames']:+d}",
-            f"{row['strength']:.2f}",
-            row["reason"],
-        ]
-        for row in rows
-        if row["verdict"] != "kept"
+        [_short(r["source"]), r["verdict"], f"{r['offset_frames']:+d}", r["reason"]]
+        for r in rows
+        if r["verdict"] != "kept"
     ]
-    head = ["Video", "Verdict", "Offset", "Strength", "Why"]
+    head = ["Video", "Verdict", "Offset", "Why"]
     return (
         f"<p>{words}</p>\n<p>A lag that the whole set shares cannot be seen from inside: the net "
         "learns it as zero. Look at a few clips yourself, or score them with weights that were "
-        f"trained on other footage.</p>{_grid(drawn)}"
-        + (_folded("Clips that were shifted or dropped", head, changed) if changed else "")
+        f"trained on other footage.</p>{grid(drawn)}"
+        + folded("Clips that were shifted or dropped", head, changed)
     )
 
 
@@ -397,7 +373,7 @@ def _curves(left: _Left) -> str:
     return (
         "<p>Held-out clips with their audio shifted by up to 15 frames. A good net has one sharp "
         "peak at 0; a peak elsewhere is a clip out of sync, or one it cannot read.</p>"
-        + _grid(drawn)
+        + grid(drawn)
     )
 
 
@@ -409,8 +385,9 @@ def _settings(left: _Left) -> str:
     rows = [[name, value, usual.get(name, "—")] for name, value in _flat(left.settings)]
     other = [row for row in rows if row[1] != row[2]]
     head = ["Setting", "This run", "Default"]
-    shown = table(head, other, "Other than the defaults.") if other else "<p>All defaults.</p>"
-    return shown + _folded("All settings", head, rows)
+    words = "Other than the defaults:" if other else "All are the defaults."
+    shown = table("Settings other than the defaults", head, other) if other else ""
+    return f"<p>{words}</p>{shown}{folded('All settings', head, rows)}"
 
 
 def _use(left: _Left) -> str:
@@ -426,16 +403,6 @@ def _use(left: _Left) -> str:
 
 def _later(words: str) -> str:
     return f'<p class="later">{words}</p>'
-
-
-def _grid(drawn: Iterable[str]) -> str:
-    return f'<div class="grid">{"".join(drawn)}</div>'
-
-
-def _folded(name: str, head: list[str], rows: list[list[str]]) -> str:
-    """A table behind its name; open when it is short."""
-    state = " open" if len(rows) <= 6 else ""
-    return f"<details{state}><summary>{name} ({len(rows):,})</summary>{table(head, rows)}</details>"
 
 
 def _percent(value: float | None) -> str:

@@ -32,6 +32,8 @@ class Progress:
     """Seconds per step, measured in this run."""
     best: float = -1.0
     """Best held-out score in this stage."""
+    measured_at: int = 0
+    """Step of the last measurement."""
     since_best: int = 0
     """Measurements since then."""
     gap: GapState = field(default_factory=GapState)

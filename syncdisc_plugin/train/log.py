@@ -19,7 +19,9 @@ class RunLog:
         rows: list[dict[str, Any]] = []
         if resume_at:
             # What came after the saved state is done again: no row twice.
-            rows = [r for r in read_rows(self.path) if (r["stage"], r["step"]) <= resume_at]
+            stage, step = resume_at
+            last = (stage, step) if step else (stage - 1, 10**9)
+            rows = [r for r in read_rows(self.path) if (r["stage"], r["step"]) <= last]
         write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in rows))
         self._file = self.path.open("a", encoding="utf-8")
         purge = sum(1 for r in rows if r["kind"] == "step") or None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.embed import Embedded, autocast, embed_clips
+from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import judge_clips
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, split_store
@@ -23,8 +22,10 @@ from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.nn.precision import autocast, choose_device, choose_precision
 from syncdisc_plugin.train.checkpoint import Progress, load_state, read_progress, save_state
 from syncdisc_plugin.train.gap import measure_gap
+from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
     measure_heldout,
@@ -33,6 +34,12 @@ from syncdisc_plugin.train.measure import (
     write_verdicts,
 )
 from syncdisc_plugin.train.objectives import calibrated, contrast, false_pairs
+from syncdisc_plugin.train.schedule import (
+    average_weights,
+    learning_rate,
+    plan_steps,
+    time_step,
+)
 from syncdisc_plugin.train.settings import TrainSettings
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
@@ -58,18 +65,26 @@ def train(
         RunError: the folder holds a run and `resume` is false.
         StoreError: the store has too little for a held-out split.
     """
-    trainer = Trainer(store, run, settings or TrainSettings(), resume)
-    try:
-        return trainer.run_all()
-    finally:
-        trainer.log.close()
+    with Interrupt() as interrupt:
+        trainer = Trainer(store, run, settings or TrainSettings(), resume, interrupt)
+        try:
+            return trainer.run_all()
+        finally:
+            trainer.log.close()
 
 
 class Trainer:
     """One run: its data, net, averaged net, optimiser, log and progress."""
 
-    def __init__(self, store: ClipStore, run: Path, settings: TrainSettings, resume: bool) -> None:
-        self.store, self.run = store, run
+    def __init__(
+        self,
+        store: ClipStore,
+        run: Path,
+        settings: TrainSettings,
+        resume: bool,
+        interrupt: Interrupt,
+    ) -> None:
+        self.store, self.run, self._interrupt = store, run, interrupt
         self.s, progress = _open_run(run, settings, resume)
         settings = self.s
         self.progress = progress or Progress()
@@ -79,8 +94,8 @@ class Trainer:
             speakers=settings.heldout_speakers,
             seed=settings.seed,
         )
-        self.device = torch.device(_choose_device(settings.device))
-        self.precision = _choose_precision(settings.precision, self.device)
+        self.device = torch.device(choose_device(settings.device))
+        self.precision = choose_precision(settings.precision, self.device)
         self.probe = some_frames(self.split.heldout, settings.heldout_frames)
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at)
@@ -123,7 +138,7 @@ class Trainer:
             seed=s.seed,
         )
         if p.step == 0:
-            p.steps = self._plan(stage)
+            p.steps = self._replan(stage)
             self._measure(stage, average)
             if stage == 1:
                 self._finish_untrained(average)
@@ -134,26 +149,29 @@ class Trainer:
                 began = time.monotonic()
                 batch, coming = coming.result(), loader.submit(sampler.batch, stage, p.step + 1)
                 row = self._step(stage, net, optimiser, batch)
-                _average(average, net, s.ema, p.step)
+                average_weights(average, net, s.ema, p.step)
                 p.step += 1
-                self._time_step(time.monotonic() - began)
+                time_step(p, time.monotonic() - began)
                 if p.step in REPLAN:
                     bar.total = p.steps = self._replan(stage)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", chance=f"{row['chance']:.3f}")
                 bar.update()
                 if p.step % 10 == 0 or p.step == p.steps:
                     self.log.write("step", stage, p.step, seconds=round(self._seconds(), 2), **row)
-                if p.steps and self._due(p.step, p.steps):
+                if p.steps and self._due():
                     ended = self._measure(stage, average)
-                    if p.step < p.steps:
-                        bar.total = p.steps = self._replan(stage)
-                    self._save(net, average, optimiser)
-                    if ended and p.step < p.steps:
+                    if ended:
                         self.log.write("stage", stage, p.step, verdict=ended)
                         bar.write(f"stage {stage}: {ended}")
-                        break
-                elif p.step % s.save_steps == 0:
+                        p.steps = p.step  # saved with the state: a resumed run ends here too
+                    elif p.step < p.steps:
+                        bar.total = p.steps = self._replan(stage)
                     self._save(net, average, optimiser)
+                elif p.step % s.save_steps == 0 or self._interrupt.asked:
+                    self._save(net, average, optimiser)
+                if self._interrupt.asked:
+                    bar.close()
+                    raise KeyboardInterrupt
         bar.close()
         self._finish(stage)
 
@@ -162,7 +180,7 @@ class Trainer:
     ) -> dict[str, float]:
         how, p = self.s.stage(stage), self.progress
         torch.manual_seed((self.s.seed * 4 + stage) * 10_000_000 + p.step)  # dropout resumes too
-        rate = _learning_rate(how.learning_rate, p.step, p.steps)
+        rate = learning_rate(how.learning_rate, p.step, p.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.precision):
@@ -198,6 +216,7 @@ class Trainer:
     def _measure(self, stage: int, average: Discriminator) -> str:
         """Measure on held-out clips, keep the best weights; a reason to end the stage, or ''."""
         p, how = self.progress, self.s.stage(stage)
+        p.measured_at = p.step
         clips = self._embed(average, self.probe)
         pairs = metrics.far_pairs(clips)
         gap = float(pairs.true.mean() - pairs.false.mean())
@@ -320,34 +339,19 @@ class Trainer:
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self._sitting
 
-    def _time_step(self, seconds: float) -> None:
-        """A running mean; the very first steps of a process warm up and count little."""
-        p = self.progress
-        keep = 0.0 if p.step < 6 and p.stage == 1 else 0.95
-        p.step_seconds = keep * p.step_seconds + (1 - keep) * seconds
-
-    def _plan(self, stage: int) -> int:
-        """Steps of this stage: its share of what is left of the budget; 0 while unknown."""
-        shares = [self.s.stage(k).share for k in (1, 2, 3)]
-        if self.s.steps:
-            return max(3, round(self.s.steps * shares[stage - 1] / sum(shares)))
-        return self._replan(stage) if self.progress.step_seconds else 0
-
     def _replan(self, stage: int) -> int:
-        """Steps done plus those that fit into the stage's part of the minutes that are left."""
-        p = self.progress
-        if self.s.steps:
-            return p.steps
+        """Steps of this stage, now that it is known how long one takes."""
         shares = [self.s.stage(k).share for k in (1, 2, 3)]
-        done = p.step / p.steps if p.steps else 0.0
-        mine = shares[stage - 1] * (1 - done)
-        left = (self.s.minutes * 60 - self._seconds()) * mine / (mine + sum(shares[stage:]))
-        # Measuring, filtering and saving take about a tenth beside the steps.
-        return p.step + max(10, int(0.9 * left / p.step_seconds))
+        return plan_steps(self.progress, stage, shares, self.s, self._seconds())
 
-    def _due(self, step: int, steps: int) -> bool:
-        every = max(1, steps // self.s.measures)
-        return step == steps or (step % every == 0 and steps - step >= every // 2)
+    def _due(self) -> bool:
+        """Whether held-out clips are to be measured after this step."""
+        p = self.progress
+        every = max(1, p.steps // self.s.measures)
+        # The one before the last is left out when the last is near.
+        return p.step >= p.steps or (
+            p.step - p.measured_at >= every and p.steps - p.step >= every // 2
+        )
 
 
 def _open_run(
@@ -362,39 +366,3 @@ def _open_run(
         return stored, read_progress(run) or Progress()
     write_atomic(path, json.dumps(asdict(settings), indent=1))
     return settings, None
-
-
-def _choose_device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _choose_precision(name: str, device: torch.device) -> str:
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # On other CPUs bf16 is emulated and slower than fp32.
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16" if has_bf16 else "fp32"
-
-
-def _learning_rate(peak: float, step: int, steps: int) -> float:
-    """Warm-up over 5% (40 steps at most), then a cosine down to 2% of the peak."""
-    warm = min(40, max(5, steps // 20)) if steps else 40
-    if step < warm:
-        return peak * (step + 1) / warm
-    part = (step - warm) / max(1, steps - warm) if steps else 0.0
-    return peak * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, part))) / 2)
-
-
-@torch.no_grad()
-def _average(average: Discriminator, net: Discriminator, decay: float, step: int) -> None:
-    """Exponential average of weights and buffers, faster at first (1 / (10 + t))."""
-    keep = min(decay, (1 + step) / (10 + step))
-    for mean, now in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - keep)
-        else:
-            mean.copy_(now)

@@ -1,0 +1,28 @@
+"""Where a net runs, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(name: str) -> str:
+    """cuda where there is one for "auto", else what is named."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """bf16 for "auto" where the device has instructions for it, else fp32; or what is named."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    # On other CPUs bf16 is emulated and slower than fp32.
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if has_bf16 else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 autocast where `precision` asks for it, else a context that changes nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,65 @@
+"""Schedules: how many steps fit the budget, the learning rate, the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from syncdisc_plugin.train.checkpoint import Progress
+from syncdisc_plugin.train.settings import TrainSettings
+
+
+def plan_steps(
+    progress: Progress, stage: int, shares: Sequence[float], settings: TrainSettings, spent_s: float
+) -> int:
+    """Steps that a stage takes in all.
+
+    A budget in steps is divided by the stages' shares. A budget in minutes gives the stage its
+    share of the time that is left, at the pace measured so far; 0 while no step has been timed.
+
+    Args:
+        progress: where the run stands; `step` and `steps` are this stage's.
+        stage: 1, 2 or 3.
+        shares: the stages' shares of the budget.
+        settings: gives the budget.
+        spent_s: seconds of training so far.
+    """
+    if settings.steps:
+        return progress.steps or max(3, round(settings.steps * shares[stage - 1] / sum(shares)))
+    if not progress.step_seconds:
+        return 0
+    undone = 1 - (progress.step / progress.steps if progress.steps else 0.0)
+    mine = shares[stage - 1] * undone
+    left_s = (settings.minutes * 60 - spent_s) * mine / (mine + sum(shares[stage:]))
+    # Measuring, filtering and saving take about a tenth beside the steps.
+    return progress.step + max(10, int(0.9 * left_s / progress.step_seconds))
+
+
+def time_step(progress: Progress, seconds: float) -> None:
+    """Keep a running mean of a step's seconds; a process's first ones warm up and count little."""
+    keep = 0.0 if progress.step < 6 and progress.stage == 1 else 0.95
+    progress.step_seconds = keep * progress.step_seconds + (1 - keep) * seconds
+
+
+def learning_rate(peak: float, step: int, steps: int) -> float:
+    """Warm-up over 5% of the steps (40 at most), then a cosine down to 2% of the peak."""
+    warm = min(40, max(5, steps // 20)) if steps else 40
+    if step < warm:
+        return peak * (step + 1) / warm
+    part = (step - warm) / max(1, steps - warm) if steps else 0.0
+    return peak * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, part))) / 2)
+
+
+@torch.no_grad()
+def average_weights(
+    average: torch.nn.Module, net: torch.nn.Module, decay: float, step: int
+) -> None:
+    """Exponential average of weights and buffers, in place; shorter at first, 1 / (10 + step)."""
+    keep = min(decay, (1 + step) / (10 + step))
+    for mean, now in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - keep)
+        else:
+            mean.copy_(now)
