@@ -27,6 +27,9 @@ class FilterSettings:
     """Offsets up to this count as in sync; the estimate itself is no finer."""
     max_shift_frames: int = 12
     """Offsets up to this are repaired; larger ones are too near the curve's end to be trusted."""
+    overlearnt: float = 0.3
+    """Least confidence, as a ratio of the median of the clips that pass: the net lends a little
+    similarity to false pairs that it was trained on, more than it lends to impostors."""
     impostors: int = 8
     """Other clips' audio tried against each clip."""
 
@@ -65,6 +68,8 @@ class FilterResult:
     """Least strength of a kept clip."""
     shift_threshold: float
     """Least strength of a shifted clip."""
+    least_confidence: float
+    """Least confidence of either."""
     impostor_strengths: list[float]
     """Strengths of all impostor pairs."""
 
@@ -94,10 +99,18 @@ def judge_clips(
     shift = _threshold(
         null, settings.tolerance_frames + 1, settings.max_shift_frames, settings.false_accept
     )
-    verdicts = [
-        _verdict(c, curve, keep, shift, settings) for c, curve in zip(clips, curves, strict=True)
+    strong = max(keep, shift)
+    sure = [
+        curve.confidence
+        for c, curve in zip(clips, curves, strict=True)
+        if _strength(curve, len(c.v)) > strong
     ]
-    return FilterResult(verdicts, keep, shift, [s for s, _ in null])
+    least = settings.overlearnt * float(np.median(sure)) if sure else 0.0
+    verdicts = [
+        _verdict(c, curve, keep, shift, least, settings)
+        for c, curve in zip(clips, curves, strict=True)
+    ]
+    return FilterResult(verdicts, keep, shift, least, [s for s, _ in null])
 
 
 def _strength(curve: OffsetCurve, windows: int) -> float:
@@ -130,22 +143,31 @@ def _threshold(null: list[tuple[float, int]], low: int, high: int, rate: float) 
 
 
 def _verdict(
-    clip: Embedded, curve: OffsetCurve, keep: float, shift: float, settings: FilterSettings
+    clip: Embedded,
+    curve: OffsetCurve,
+    keep: float,
+    shift: float,
+    least: float,
+    settings: FilterSettings,
 ) -> Verdict:
     offset, strength = curve.offset_frames, _strength(curve, len(clip.v))
     size = abs(offset)
-    if size <= settings.tolerance_frames:
-        good, verdict = strength > keep, "kept"
-        reason = f"in sync (strength {strength:.2f}, needs {keep:.2f})"
-    elif size <= settings.max_shift_frames:
-        good, verdict = strength > shift, "shifted"
-        side = "early" if offset > 0 else "late"
-        reason = f"audio {size} frames {side} (strength {strength:.2f}, needs {shift:.2f})"
-    else:
-        good, verdict = False, "dropped"
+    needed = keep if size <= settings.tolerance_frames else shift
+    side = "early" if offset > 0 else "late"
+    if size > settings.max_shift_frames:
+        verdict = "dropped"
         reason = f"peak at {offset} frames, too near the end of +-{MAX_OFFSET} to be trusted"
-    if not good:
-        verdict, reason = "dropped", f"no clear sync: {reason}"
+    elif strength <= needed:
+        verdict = "dropped"
+        reason = f"no clearer than an impostor (strength {strength:.2f}, needs {needed:.2f})"
+    elif curve.confidence < least:
+        verdict = "dropped"
+        reason = f"far less clear than the others (confidence {curve.confidence:.3f} < {least:.3f})"
+    elif size <= settings.tolerance_frames:
+        verdict, reason = "kept", f"in sync (strength {strength:.2f}, needs {needed:.2f})"
+    else:
+        verdict = "shifted"
+        reason = f"audio {size} frames {side} (strength {strength:.2f}, needs {needed:.2f})"
     return Verdict(
         clip.clip.id,
         clip.clip.source,

@@ -145,7 +145,8 @@ def _tell(figures: dict[str, Any], planted: dict[str, Any], report: GeneratorRep
             told += f" by {row['offset_frames']:+d}"
         what = "another clip's audio"
         if row["planted"] == "shifted":
-            what = f"audio {row['planted_offset']:+d} frames early"
+            side = "early" if row["planted_offset"] > 0 else "late"
+            what = f"audio {abs(row['planted_offset'])} frames {side}"
         print(f"                 {row['clip']}: planted {what}, filter: {told}")
     print(
         f"  SyncLoss:      mouth against the true one, correlation "

@@ -1,4 +1,4 @@
-"""The report's drawings and tables, and the style sheet that gives both their colours.
+"""The report's drawings, faces and tables, and the style sheet that gives both their colours.
 
 A drawing is an SVG of 380 units' width, so that its text stays readable on a phone that shows it
 at 0.8 and on a desktop that shows two beside each other at 1.2.
@@ -6,19 +6,23 @@ at 0.8 and on a desktop that shows two beside each other at 1.2.
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn.curve import MAX_OFFSET
 
 # matplotlib draws with these; the SVG then names CSS variables, which know light and dark.
@@ -28,6 +32,7 @@ PM_CHANCE = 3 / (2 * MAX_OFFSET + 1)
 MOST_POINTS = 400
 MOST_CURVES = 150
 MOST_ROWS = 400
+MOST_FACES = 24
 SIZE = (380 / 72, 232 / 72)
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -245,6 +250,25 @@ def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
     axes.set(xlabel="offset in frames (> 0: audio early)")
     axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
     _legend(axes)
+
+
+def faces(store: ClipStore) -> str:
+    """Face crops: one of each speaker first, then of their second clips, and so on."""
+    turns: Counter[str] = Counter()
+    ranked = []
+    for clip in store.clips:
+        ranked.append((turns[clip.speaker], clip))
+        turns[clip.speaker] += 1
+    images = []
+    for _, clip in sorted(ranked, key=lambda pair: pair[0])[:MOST_FACES]:
+        middle = clip.n_frames // 2
+        frame = store.frames(clip, middle, middle + 1)[0]
+        _, jpeg = cv2.imencode(".jpg", cv2.resize(frame, (96, 96))[..., ::-1])
+        images.append(
+            f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}" '
+            f'width="96" height="96" alt="Face crop, speaker {html.escape(clip.speaker)}">'
+        )
+    return f'<div class="faces">{"".join(images)}</div>'
 
 
 def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
-
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
+from syncdisc_plugin.data.store import ClipStore, read_rows, write_atomic
 from syncdisc_plugin.evaluate import figures
 from syncdisc_plugin.evaluate.figures import folded, grid, table
 from syncdisc_plugin.train.settings import TrainSettings
@@ -31,7 +27,6 @@ MEANING = {
     "Calibration error": "How far its probability is from how often it is right. 0 is best; a net "
     "that always says 50% scores 0 too, so read it beside the accuracy.",
 }
-MOST_FACES = 24
 Rows = list[dict[str, Any]]
 
 
@@ -147,7 +142,7 @@ def _headline(left: _Left) -> str:
     elif measures:
         now = measures[-1]
         now = {**now, "pm_accuracy": {k: now[f"pm_accuracy_{k}"] for k in ("5", "15")}}
-        whose = f"Stage 1 at step {now['step']:,}, on a part of the held-out clips."
+        whose = f"Stage {now['stage']} at step {now['step']:,}, on a part of the held-out clips."
     pm = now.get("pm_accuracy", {})
     cards = {
         "Pair accuracy": _percent(now.get("pair_accuracy")),
@@ -185,51 +180,28 @@ def _stages(left: _Left) -> str:
 
 
 def _data(left: _Left, store: ClipStore | None) -> str:
-    out = []
-    about, f = left.about, left.figures.get(left.stage, {}) if left.stage else {}
+    out, about = [], left.about
     if about:
-        words = (
-            f"It learns from {about['minutes_of_footage']} minutes of "
-            f"{_count(about['speakers'], 'speaker')}"
-        )
-        if f:
-            spec = about["spec"]
+        people = _count(about["speakers"], "speaker")
+        words = f"It learns from {about['minutes_of_footage']} minutes of {people}"
+        if left.stage:
+            f, spec = left.figures[left.stage], about["spec"]
             # A clip has window_frames - 1 fewer windows than frames.
             frames = f["n_windows"] + (spec.window_frames - 1) * f["n_clips"]
-            words += (
-                f"; it is measured on {frames / spec.fps / 60:.1f} minutes of "
-                f"{_count(f['n_speakers'], 'speaker')}"
-            )
+            people = _count(f["n_speakers"], "speaker")
+            words += f"; it is measured on {frames / spec.fps / 60:.1f} minutes of {people}"
         out.append(f"<p>{words}.</p>")
     if store is None:
         return "".join(out) + _later("The clip store was not given, so no clip is shown here.")
     speakers = len({clip.speaker for clip in store.clips})
     out.append(
         f"<p>The store holds {_count(len(store), 'clip')} of {_count(speakers, 'speaker')}, "
-        f"{_minutes(store, store.clips):.1f} minutes; {_count(len(store.refused), 'input')} "
-        f'refused.</p>\n<div class="faces">{"".join(_faces(store))}</div>'
+        f"{sum(_minutes(store).values()):.1f} minutes; {_count(len(store.refused), 'input')} "
+        f"refused.</p>\n{figures.faces(store)}"
     )
     rows = [[_short(row["path"]), row["reason"]] for row in store.refused]
     out.append(folded("Refused inputs, and why", ["Input", "Why"], rows))
     return "\n".join(out)
-
-
-def _faces(store: ClipStore) -> Iterable[str]:
-    """Face crops: one of each speaker first, then of their second clips, and so on."""
-    turns: Counter[str] = Counter()
-    ranked = []
-    for clip in store.clips:
-        ranked.append((turns[clip.speaker], clip))
-        turns[clip.speaker] += 1
-    for _, clip in sorted(ranked, key=lambda pair: pair[0])[:MOST_FACES]:
-        middle = clip.n_frames // 2
-        frame = store.frames(clip, middle, middle + 1)[0]
-        _, jpeg = cv2.imencode(".jpg", cv2.resize(frame, (96, 96))[..., ::-1])
-        data = base64.b64encode(jpeg.tobytes()).decode()
-        yield (
-            f'<img src="data:image/jpeg;base64,{data}" width="96" height="96" '
-            f'alt="Face crop, speaker {escape(clip.speaker)}">'
-        )
 
 
 def _learning(left: _Left) -> str:
@@ -241,24 +213,18 @@ def _learning(left: _Left) -> str:
     if steps:
         words = (
             "Training loss. The dashed line is the loss of a net to which all pairs look alike, "
-            "margin aside. Stage 2 demands a growing margin: there the loss may rise while the "
+            "margin included. Stage 2 asks for a growing margin: there both may rise while the "
             "net gets better."
         )
         drawn.append(figures.loss(words, steps, starts))
     if measures:
         now = _percent(measures[-1]["pair_accuracy"])
+        pm = {"pm_accuracy_5": "5 frames", "pm_accuracy_15": "15 frames"}
+        mean = {"similarity_true": "true pairs", "similarity_false": "false pairs"}
         for words, names, chance in (
             (f"Held-out pair accuracy, now {now}.", {"pair_accuracy": "pair accuracy"}, 0.5),
-            (
-                "Held-out PM accuracy with 5 and with 15 frames of context.",
-                {"pm_accuracy_5": "5 frames", "pm_accuracy_15": "15 frames"},
-                figures.PM_CHANCE,
-            ),
-            (
-                "Mean similarity of held-out pairs. Between the lines is the gap.",
-                {"similarity_true": "true pairs", "similarity_false": "false pairs"},
-                None,
-            ),
+            ("Held-out PM accuracy with 5 and with 15 frames of context.", pm, figures.PM_CHANCE),
+            ("Mean similarity of held-out pairs. Between the lines is the gap.", mean, None),
         ):
             drawn.append(figures.heldout(words, measures, starts, names, chance))
     ends = "".join(
@@ -266,24 +232,6 @@ def _learning(left: _Left) -> str:
         for row in left.rows("stage")
     )
     return grid(drawn) + ends
-
-
-def _histograms(left: _Left) -> str:
-    drawn = []
-    for stage, held in left.heldout.items():
-        f = held["figures"]
-        words = (
-            f"<strong>{NAMES[stage]}</strong>: mean of true pairs {f['similarity_true']:.2f}, "
-            f"of false pairs {f['similarity_false']:.2f}, gap {f['gap']:.2f}."
-        )
-        drawn.append(figures.similarities(words, held["histogram"]))
-    if not drawn:
-        return _later("Not yet: the first held-out measurement draws this.")
-    return (
-        "<p>How alike the net finds a held-out clip's mouth and its audio: true pairs, and false "
-        "pairs 5 or more frames apart in the same clip. The less they overlap, the better. Dotted "
-        f"lines are the means.</p>{grid(drawn)}"
-    )
 
 
 def _gap(left: _Left) -> str:
@@ -322,11 +270,9 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
         f"{found['shifted']} kept after shifting the audio, and {found['dropped']} dropped."
     )
     if store is not None:
-        judged = {row["clip_id"]: row["verdict"] for row in rows}
-        before = _minutes(store, (c for c in store.clips if c.id in judged))
-        after = _minutes(
-            store, (c for c in store.clips if judged.get(c.id, "dropped") != "dropped")
-        )
+        minutes = _minutes(store)
+        before = sum(minutes.get(r["clip_id"], 0) for r in rows)
+        after = sum(minutes.get(r["clip_id"], 0) for r in rows if r["verdict"] != "dropped")
         if before:
             words += f" That leaves {after:.1f} of {before:.1f} minutes."
         if after < 0.1 * before:
@@ -360,6 +306,22 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
     )
 
 
+def _histograms(left: _Left) -> str:
+    drawn = []
+    for stage, held in left.heldout.items():
+        means = [held["figures"][f"similarity_{kind}"] for kind in ("true", "false")]
+        words = "mean of true pairs {:.2f}, of false pairs {:.2f}".format(*means)
+        words += f", gap {held['figures']['gap']:.2f}."
+        words = f"<strong>{NAMES[stage]}</strong>: {words}"
+        drawn.append(figures.similarities(words, held["histogram"]))
+    return _by_stage(
+        "How alike the net finds a held-out clip's mouth and its audio: true pairs, and false "
+        "pairs 5 or more frames apart in the same clip. The less they overlap, the better. Dotted "
+        "lines are the means.",
+        drawn,
+    )
+
+
 def _curves(left: _Left) -> str:
     drawn = []
     for stage, held in left.heldout.items():
@@ -368,13 +330,17 @@ def _curves(left: _Left) -> str:
             words = f"{near} of {_count(len(rows), 'clip')} peak within 1 frame of zero."
             words = f"<strong>{NAMES[stage]}</strong>: {words}"
             drawn.append(figures.curves(words, [row["similarity"] for row in rows]))
+    return _by_stage(
+        "Held-out clips with their audio shifted by up to 15 frames. A good net has one sharp "
+        "peak at 0; a peak elsewhere is a clip out of sync, or one it cannot read.",
+        drawn,
+    )
+
+
+def _by_stage(words: str, drawn: list[str]) -> str:
     if not drawn:
         return _later("Not yet: the first held-out measurement draws this.")
-    return (
-        "<p>Held-out clips with their audio shifted by up to 15 frames. A good net has one sharp "
-        "peak at 0; a peak elsewhere is a clip out of sync, or one it cannot read.</p>"
-        + grid(drawn)
-    )
+    return f"<p>{words}</p>{grid(drawn)}"
 
 
 def _settings(left: _Left) -> str:
@@ -417,8 +383,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _minutes(store: ClipStore, clips: Iterable[Clip]) -> float:
-    return sum(clip.n_frames for clip in clips) / store.spec.fps / 60
+def _minutes(store: ClipStore) -> dict[str, float]:
+    return {clip.id: clip.n_frames / store.spec.fps / 60 for clip in store.clips}
 
 
 def _short(path: str) -> str:

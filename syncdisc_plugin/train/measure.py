@@ -88,6 +88,7 @@ def write_verdicts(run: Path, result: FilterResult) -> None:
         "dropped": result.count("dropped"),
         "keep_threshold": result.keep_threshold,
         "shift_threshold": result.shift_threshold,
+        "least_confidence": result.least_confidence,
         "impostor_strengths": [round(s, 3) for s in result.impostor_strengths],
     }
     write_atomic(run / "filter.json", json.dumps(summary, indent=1))

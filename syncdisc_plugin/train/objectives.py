@@ -79,7 +79,12 @@ def contrast(
     )
     total = usable.sum().clamp_min(1)
     loss = (per_window * usable).sum() / (2 * total)
-    chance = float((torch.log1p(count) * usable).sum() / total)
+    chance = float(
+        (
+            torch.log1p(count * math.exp(float(torch.as_tensor(scale).detach()) * margin)) * usable
+        ).sum()
+        / total
+    )
     return loss, chance
 
 

@@ -1,0 +1,451 @@
+"""The command line: help, exit codes, one line per error, and the verbs in a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import syncdisc_plugin
+from syncdisc_plugin import weights
+from syncdisc_plugin.cli import VERBS, main
+from syncdisc_plugin.data.prepare import PrepareSettings
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.demo.footage import write_footage
+from syncdisc_plugin.faces import TrackSettings
+from syncdisc_plugin.media import write_video
+from syncdisc_plugin.nn import Architecture, Discriminator
+from syncdisc_plugin.spec import ClipSpec, MelSpec
+from syncdisc_plugin.train.settings import TrainSettings
+
+Run = Callable[..., tuple[int, str, str]]
+PREPARE = [f"--{f.name}" for f in dataclasses.fields(PrepareSettings)]
+TRACK = [f"--track.{f.name}" for f in dataclasses.fields(TrackSettings)]
+TRAIN = [f"--{f.name}" for f in dataclasses.fields(TrainSettings)]
+SETTINGS = {
+    "demo": ["--out", "--resume"],
+    "run": ["--videos", "--out", "--resume", "--config", *PREPARE, *TRACK, *TRAIN],
+    "prepare": ["paths", "--out", *PREPARE, *TRACK],
+    "train": ["--data", "--out", "--resume", "--config", *TRAIN, "--stage2.learning_rate"],
+    "filter": ["--data", "--weights", "--out"],
+    "evaluate": ["--weights", "--data", "--videos", "--part", "--json", *PREPARE, *TRACK],
+    "score": ["videos", "--weights", "--json", "--detector", "--models", *TRACK],
+    "report": ["run", "--data"],
+}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """main(argv) in this process: exit status, what it printed, what it complained of."""
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in argv])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of an untrained net."""
+    path = tmp_path_factory.mktemp("net") / "small.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return weights.save(Discriminator(ClipSpec(), Architecture(8, 8, 32)), path, stage=3)
+
+
+def check_refused(result: tuple[int, str, str], verb: str, message: str) -> None:
+    """Exit 2, and one line that names the verb and matches `message`."""
+    status, _, err = result
+    assert status == 2, err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith(f"syncdisc {verb}: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in err
+
+
+# --- help
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_every_verb(run: Run, argv: list[str]) -> None:
+    status, out, err = run(*argv)
+    assert (status, err) == (0, "")
+    for verb, text in VERBS.items():
+        assert re.search(rf"^  {verb} +{re.escape(text)}$", out, re.M)
+
+
+def test_every_verb_is_described() -> None:
+    assert set(SETTINGS) == set(VERBS)
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"syncdisc {syncdisc_plugin.__version__}\n", "")
+
+
+@pytest.mark.parametrize("verb", SETTINGS)
+def test_a_verbs_help_lists_its_settings(run: Run, verb: str) -> None:
+    status, out, err = run(verb, "--help")
+    assert (status, err) == (0, "")
+    listed = set(re.findall(r"^  (?:-h, )?(-{0,2}[a-z_0-9.]+)", out, re.M))
+    assert set(SETTINGS[verb]) <= listed
+
+
+def test_help_says_what_a_setting_does(run: Run) -> None:
+    out = " ".join(run("prepare", "--help")[1].split())
+    assert "Detect on every k-th frame" in out and "default: 5" in out
+    assert "Processes; 0 takes one per core." in out
+    out = " ".join(run("train", "--help")[1].split())
+    assert "Wall-clock budget of the three stages" in out
+    assert "Peak of a warm-up and cosine schedule" in out
+
+
+def seconds_of_cpu(argv: list[str]) -> float:
+    """CPU seconds of a command: other work on the machine does not count."""
+    before = os.times()
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    after = os.times()
+    return (after[2] + after[3]) - (before[2] + before[3])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="children's CPU time is a POSIX figure")
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_the_overview_comes_at_once(flag: str) -> None:
+    argv = [sys.executable, "-m", "syncdisc_plugin", flag]
+    assert min(seconds_of_cpu(argv) for _ in range(3)) < 1.0
+
+
+def test_the_command_is_the_module() -> None:
+    argv = [sys.executable, "-m", "syncdisc_plugin", "sing"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("syncdisc: no command 'sing'. There are: demo, ")
+
+
+# --- errors
+
+
+def test_an_unknown_verb(run: Run) -> None:
+    status, out, err = run("sing", "--out", "x")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1 and "'sing'" in err and "prepare" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["prepare"],
+        ["prepare", "x"],
+        ["prepare", "x", "--out", "y", "--no-such-setting", "1"],
+        ["prepare", "x", "--out", "y", "--workers", "many"],
+        ["prepare", "x", "--out", "y", "--track.min_iou", "high"],
+        ["train", "--data", "x"],
+        ["filter"],
+        ["score"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_arguments(run: Run, argv: list[str]) -> None:
+    status, out, err = run(*argv)
+    assert (status, out) == (2, "")
+    assert "error:" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "--data", "{gone}", "--out", "{new}"],
+        ["filter", "--data", "{gone}", "--weights", "{net}", "--out", "{new}"],
+        ["evaluate", "--data", "{gone}", "--weights", "{net}"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_missing_store(run: Run, net: Path, tmp_path: Path, argv: list[str]) -> None:
+    names = {"gone": tmp_path / "gone", "new": tmp_path / "new", "net": net}
+    result = run(*(a.format(**names) for a in argv))
+    check_refused(result, argv[0], r"gone: not a clip store .*syncdisc prepare")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["prepare", "{gone}", "--out", "{new}", "--detector", "none"],
+        ["run", "--videos", "{gone}", "--out", "{new}", "--detector", "none"],
+        ["evaluate", "--videos", "{gone}", "--weights", "{net}", "--detector", "none"],
+        ["score", "{gone}", "--weights", "{net}", "--detector", "none"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_missing_video(run: Run, net: Path, tmp_path: Path, argv: list[str]) -> None:
+    names = {"gone": tmp_path / "gone.mp4", "new": tmp_path / "new", "net": net}
+    result = run(*(a.format(**names) for a in argv))
+    check_refused(result, argv[0], r"gone\.mp4: .*(no such file|No such file)")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("verb", ["prepare", "run"])
+def test_a_folder_without_videos(run: Run, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "empty").mkdir()
+    flag = ["--videos"] if verb == "run" else []
+    result = run(verb, *flag, tmp_path / "empty", "--out", tmp_path / "new", "--detector", "none")
+    check_refused(result, verb, "no video file in .*empty")
+
+
+def test_an_unknown_detector_lists_the_known(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("x")
+    result = run("prepare", tmp_path, "--out", tmp_path / "new", "--detector", "dlib")
+    check_refused(result, "prepare", "detector: expected one of auto, yunet,.* got 'dlib'")
+
+
+def test_prepare_does_not_write_into_a_foreign_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("x")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("x")
+    result = run("prepare", tmp_path / "a.mp4", "--out", tmp_path / "home", "--detector", "none")
+    check_refused(result, "prepare", "home: not empty and not a clip store")
+
+
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_a_run_in_the_folder_needs_resume(
+    run: Run, tiny_store: ClipStore, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    source = ["--videos", tmp_path] if verb == "run" else ["--data", tiny_store.root]
+    result = run(verb, *source, "--out", tmp_path / "run")
+    check_refused(result, verb, r"run: holds a run\. Add --resume")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["settings.json"]
+
+
+def change_metadata(source: Path, path: Path, **changes: str) -> Path:
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata() | changes
+    save_file(load_file(source), path, metadata)
+    return path
+
+
+def bad_weights(kind: str, net: Path, folder: Path) -> tuple[object, str]:
+    """A checkpoint that cannot be used, and what is to be said of it."""
+    path = folder / f"{kind}.safetensors"
+    if kind == "missing":
+        return path, "no such file, and no shipped weights of that name"
+    if kind == "unknown":
+        return "huge", "no shipped weights of that name"
+    if kind == "pickled":
+        torch.save({"w": torch.zeros(2)}, path.with_suffix(".pth"))
+        return path.with_suffix(".pth"), "not a safetensors file.*are not loaded"
+    if kind == "cut":
+        path.write_bytes(net.read_bytes()[:5000])
+        return path, "not a safetensors file"
+    if kind == "foreign":
+        save_file({"w": torch.zeros(2)}, path)
+        return path, "expected format 'syncdisc-discriminator-1', got None"
+    if kind == "other sizes":
+        arch = json.dumps({"face_width": 16, "audio_width": 8, "embed_dim": 32})
+        return change_metadata(net, path, architecture=arch), "other sizes"
+    assert kind == "newer"
+    spec = json.dumps(json.loads(ClipSpec().to_json()) | {"lens": "anamorphic"})
+    return change_metadata(net, path, spec=spec), "newer.safetensors"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "filter", "score"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "unknown", "pickled", "cut", "foreign", "other sizes", "newer"]
+)
+def test_wrong_weights(
+    run: Run, net: Path, tiny_store: ClipStore, tmp_path: Path, verb: str, kind: str
+) -> None:
+    ref, message = bad_weights(kind, net, tmp_path)
+    argv = {
+        "evaluate": ["--data", tiny_store.root],
+        "filter": ["--data", tiny_store.root, "--out", tmp_path / "out"],
+        "score": ["some.mp4", "--detector", "none"],
+    }[verb]
+    check_refused(run(verb, *argv, "--weights", ref), verb, message)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [ClipSpec(face_px=64), ClipSpec(mel=MelSpec(pad_mode="reflect"))],
+    ids=["size", "mel"],
+)
+@pytest.mark.parametrize("verb", ["evaluate", "filter"])
+def test_weights_of_another_spec(
+    run: Run, tiny_store: ClipStore, tmp_path: Path, verb: str, spec: ClipSpec
+) -> None:
+    other = weights.save(Discriminator(spec, Architecture(8, 8, 32)), tmp_path / "o.safetensors")
+    out = ["--out", tmp_path / "out"] if verb == "filter" else []
+    result = run(verb, "--data", tiny_store.root, "--weights", other, *out)
+    check_refused(result, verb, "another spec")
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_wants_one_source(run: Run, net: Path, tiny_store: ClipStore) -> None:
+    one_of = "either --data STORE or --videos DIR"
+    check_refused(run("evaluate", "--weights", net), "evaluate", one_of)
+    both = ["--data", tiny_store.root, "--videos", "somewhere"]
+    check_refused(run("evaluate", "--weights", net, *both), "evaluate", one_of)
+
+
+def test_evaluate_knows_two_parts(run: Run, net: Path, tiny_store: ClipStore) -> None:
+    argv = ["evaluate", "--weights", net, "--data", tiny_store.root, "--part"]
+    check_refused(run(*argv, "heldout"), "evaluate", "no split yet")
+    from syncdisc_plugin.data.split import split_store
+
+    split_store(tiny_store)
+    assert run(*argv, "heldout")[0] == 0
+    status, out, err = run(*argv, "heldut")  # not quietly the held-out part, nor all
+    assert (status, out) == (2, "") and "heldut" in err
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    from syncdisc_plugin.errors import MediaError
+
+    with pytest.raises(MediaError):
+        main(["prepare", str(tmp_path / "gone"), "--out", str(tmp_path / "new"), "--debug"])
+
+
+def test_report_of_a_folder_that_is_no_run(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("report", tmp_path / "gone")
+    assert status == 2 and err.count("\n") == 1 and "gone" in err
+    assert not (tmp_path / "gone").exists()
+
+
+# --- the verbs in a row
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three invented speakers with a clip of 2 s each, and a file that is no video."""
+    root = tmp_path_factory.mktemp("footage")
+    write_footage(root, speakers=3, clips_per_speaker=1, seconds=2, out_of_sync=0)
+    (root / "speaker_1" / "broken.mp4").write_bytes(bytes(range(256)) * 40)
+    return root
+
+
+def strict(text: str) -> object:
+    """JSON as every reader takes it: NaN and Infinity are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_prepare_score_filter_evaluate(run: Run, footage: Path, net: Path, tmp_path: Path) -> None:
+    data = tmp_path / "store"
+    prepare = ["prepare", footage, "--out", data, "--detector", "lbp", "--workers", "1"]
+    status, out, err = run(*prepare)
+    assert status == 0
+    assert re.match(r"prepared 3 clips, 0\.1 minutes, from 4 videos in .*; 1 refused -> ", out)
+    assert err.count("refused: ") == 1 and "broken.mp4" in err and "Traceback" not in err
+    began = time.monotonic()
+    status, out, _ = run(*prepare)
+    assert status == 0 and "prepared 0 clips" in out and "from 0 videos" in out
+    assert time.monotonic() - began < 2
+
+    videos = sorted(footage.glob("*/clip_1.mp4"))
+    status, out, err = run("score", *videos, "--weights", net, "--detector", "lbp", "--json")
+    assert (status, err) == (0, "")
+    scores = [strict(line) for line in out.splitlines()]
+    assert [s["path"] for s in scores] == [str(v) for v in videos]
+    for score in scores:
+        (track,) = score["tracks"]
+        assert 1.8 <= track["seconds"] <= 2.0
+        assert -15 <= track["offset_frames"] <= 15 and track["confidence"] >= 0
+        assert len(track["probability_over_time"]) == round(track["seconds"] * 25) - 4
+        assert len(track["similarity_over_offset"]) == 31
+        peak = int(np.argmax(track["similarity_over_offset"])) - 15
+        assert track["offset_frames"] == peak
+        assert 0 <= track["probability"] <= 1
+        x1, y1, x2, y2 = track["box"]
+        assert 0 <= x1 < x2 <= 176 and 0 <= y1 < y2 <= 176
+
+    status, out, err = run("filter", "--data", data, "--weights", net, "--out", tmp_path / "f")
+    rows = [json.loads(line) for line in (tmp_path / "f" / "filter.jsonl").read_text().splitlines()]
+    verdicts = [row["verdict"] for row in rows if "verdict" in row]
+    assert status == 0 and len(verdicts) == 3
+    counts = [f"{verdicts.count(v)} {v}" for v in ("kept", "shifted", "dropped")]
+    assert out.startswith(", ".join(counts) + " -> ")
+
+    figures_at = tmp_path / "figures.json"
+    status, out, err = run("evaluate", "--data", data, "--weights", net, "--json", figures_at)
+    assert status == 0
+    figures = json.loads(figures_at.read_text())
+    assert set(figures["pm_accuracy"]) == {"5", "7", "9", "11", "13", "15", "25"}
+    assert {"1", "2", "3", "5", "10"} <= set(figures["pair_accuracy_by_distance"])
+    shares = [*figures["pm_accuracy"].values(), figures["pair_accuracy"], figures["auc"]]
+    shares += [figures["eer"], figures["ece"]]
+    assert all(0 <= share <= 1 for share in shares)
+    assert 0 <= figures["offset_mae_frames"] <= 15
+    store = ClipStore(data)
+    assert figures["n_clips"] == 3
+    assert figures["n_windows"] == sum(clip.n_frames - 4 for clip in store.clips)
+    # A net that learnt nothing tells nothing.
+    assert 0.2 < figures["pair_accuracy"] < 0.8
+    assert out.splitlines()[0].startswith("pair_accuracy ")
+
+
+def test_figures_of_a_single_clip_are_json(
+    run: Run, net: Path, tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    """One clip has no other speaker to be told from: null or left out, but not NaN."""
+    manifest = tiny_store.root / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().splitlines()[0] + "\n")
+    argv = ["evaluate", "--data", tiny_store.root, "--weights", net, "--json", tmp_path / "f.json"]
+    assert run(*argv)[0] == 0
+    figures = strict((tmp_path / "f.json").read_text())
+    assert figures["n_clips"] == 1
+    assert figures["pair_accuracy_by_distance"].get("other_speaker") is None
+
+
+def test_score_goes_on_after_a_bad_video(
+    run: Run, footage: Path, net: Path, tmp_path: Path
+) -> None:
+    bad, good = footage / "speaker_1" / "broken.mp4", footage / "heldout_1" / "clip_1.mp4"
+    argv = ["score", bad, good, "--weights", net, "--detector", "lbp"]
+    status, out, err = run(*argv)
+    assert status == 2
+    assert err.count("\n") == 1 and "broken.mp4" in err
+    assert re.match(rf"{re.escape(str(good))}  face 0 at 0\.\d\d s for [12]\.\d\d s: ", out)
+    status, out, err = run(*argv, "--json")
+    first, second = (strict(line) for line in out.splitlines())
+    assert status == 2 and err == ""
+    assert "broken.mp4" in first["error"] and len(second["tracks"]) == 1
+
+
+def test_score_of_a_clip_shorter_than_a_window(run: Run, net: Path, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    sound = np.random.default_rng(1).uniform(-0.3, 0.3, 2560).astype(np.float32)
+    write_video(tmp_path / "short.mp4", frames, audio=sound)
+    argv = ["score", tmp_path / "short.mp4", "--weights", net, "--detector", "none"]
+    check_refused(run(*argv), "score", r"short\.mp4: ")
+    check_refused(run(*argv, "--track.min_frames", "2"), "score", r"short\.mp4: ")
+
+
+def test_prepare_of_bad_videos_only(run: Run, tmp_path: Path) -> None:
+    write_video(tmp_path / "mute.mp4", (np.full((64, 64, 3), i, np.uint8) for i in range(40)))
+    argv = ["prepare", tmp_path / "mute.mp4", "--out", tmp_path / "store", "--detector", "none"]
+    status, _, err = run(*argv)
+    assert status == 2 and "Traceback" not in err
+    assert "mute.mp4: no audio stream" in err
+    assert "no usable clip (1 inputs refused" in err

@@ -1,0 +1,388 @@
+"""Preparing: every input has a row, bad files do not touch good ones, nothing is done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
+from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.errors import FaceError, MediaError, StoreError
+from syncdisc_plugin.media import write_video
+from syncdisc_plugin.spec import ClipSpec
+
+RATE = 16000
+HALF_FRAME_S = 0.0201
+LBP = PrepareSettings(detector="lbp", workers=2)
+WHOLE = PrepareSettings(detector="none", workers=1)
+GOOD = {"ann/one.mp4": 1, "bob/zwei Gesichter.mkv": 2, "Ольга 李/мой ролик (1).mp4": 1}
+
+
+def portrait() -> np.ndarray:
+    data = pytest.importorskip("skimage.data")
+    return np.ascontiguousarray(data.astronaut()[10:250:2, 120:360:2])
+
+
+def moving(faces: int, n_frames: int = 50) -> Iterator[np.ndarray]:
+    """(140, 160 * faces) frames with a portrait that sways in each 160 columns."""
+    face = portrait()
+    for i in range(n_frames):
+        frame = np.full((140, 160 * faces, 3), 90, np.uint8)
+        for k in range(faces):
+            x = 160 * k + 20 + round(16 * np.sin(0.12 * i + k))
+            y = 10 + round(8 * np.cos(0.1 * i))
+            frame[y : y + 120, x : x + 120] = face
+        yield frame
+
+
+def babble(seconds: float, seed: int = 0) -> np.ndarray:
+    n = round(seconds * RATE)
+    rng = np.random.default_rng(seed)
+    return (0.2 * rng.standard_normal(n) * np.abs(np.sin(np.arange(n) / 900))).astype(np.float32)
+
+
+def grey(n_frames: int = 50) -> Iterator[np.ndarray]:
+    for i in range(n_frames):
+        yield np.full((140, 160, 3), 60 + i, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good videos, and one of every kind of bad ones beside them."""
+    root = tmp_path_factory.mktemp("footage")
+    for name, faces in GOOD.items():
+        (root / name).parent.mkdir()
+        write_video(root / name, moving(faces), audio=babble(2, seed=faces))
+    bad = root / "ann"
+    (bad / "not a video.mp4").write_text("<html>404</html>" * 500)
+    (bad / "empty.mp4").touch()
+    write_video(bad / "mute.mp4", moving(1))
+    write_video(bad / "silent.mp4", moving(1), audio=np.zeros(2 * RATE, np.float32))
+    write_video(bad / "faceless.mp4", grey(), audio=babble(2))
+    write_video(bad / "blink.mp4", moving(1, n_frames=15), audio=babble(0.6))
+    for suffix in (".mp4", ".mkv"):
+        whole = write_video(bad / f"whole{suffix}", moving(1, 100), audio=babble(4))
+        data = whole.read_bytes()
+        (bad / f"cut{suffix}").write_bytes(data[: int(0.7 * len(data))])
+        whole.unlink()
+    (root / "notes.txt").write_text("not a video by its name: not looked at")
+    (root / ".hidden.mp4").write_text("neither")
+    return root
+
+
+@pytest.fixture(scope="module")
+def mixed(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareResult]:
+    out = tmp_path_factory.mktemp("mixed") / "store"
+    return out, prepare([footage], out, settings=LBP)
+
+
+@pytest.fixture(scope="module")
+def good_only(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    out = tmp_path_factory.mktemp("good") / "store"
+    videos = [footage / name for name in GOOD]
+    prepare(videos, out, settings=dataclasses.replace(LBP, workers=1))
+    return ClipStore(out)
+
+
+def clips_of(store: ClipStore, name: str) -> list[Clip]:
+    return [clip for clip in store.clips if clip.source.endswith(name)]
+
+
+# --- rows
+
+
+def test_every_input_has_a_row(footage: Path, mixed: tuple[Path, PrepareResult]) -> None:
+    store = ClipStore(mixed[0])
+    inputs = {str(p) for p in footage.rglob("*.m*") if not p.name.startswith(".")}
+    assert len(inputs) == 11
+    assert {row["path"] for row in store.rows} == inputs
+    refused = {Path(row["path"]).name for row in store.refused}
+    kept = {Path(clip.source).name for clip in store.clips}
+    assert refused == {
+        "not a video.mp4",
+        "empty.mp4",
+        "mute.mp4",
+        "silent.mp4",
+        "faceless.mp4",
+        "blink.mp4",
+        "cut.mp4",
+    }
+    assert kept == {Path(name).name for name in GOOD} | {"cut.mkv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("not a video.mp4", "no video stream"),
+        ("empty.mp4", "the file is empty"),
+        ("mute.mp4", "no audio stream"),
+        ("silent.mp4", "the audio is silent"),
+        ("faceless.mp4", "no face in 50 frames. Try another --detector"),
+        ("blink.mp4", "no face stays for 25 frames. Lower --track.min_frames"),
+        ("cut.mp4", "cannot be read as a video"),
+    ],
+)
+def test_a_refusal_names_the_file_and_why(
+    mixed: tuple[Path, PrepareResult], name: str, reason: str
+) -> None:
+    (row,) = (r for r in ClipStore(mixed[0]).refused if Path(r["path"]).name == name)
+    assert row["status"] == "refused"
+    assert name in row["reason"] and reason in row["reason"]
+    assert "\n" not in row["reason"] and "Traceback" not in row["reason"]
+
+
+def test_the_result_counts_what_the_store_holds(mixed: tuple[Path, PrepareResult]) -> None:
+    out, result = mixed
+    store = ClipStore(out)
+    assert (result.videos, result.clips, len(result.refused)) == (11, 5, 7)
+    assert result.seconds == pytest.approx(sum(c.n_frames for c in store.clips) / 25)
+    assert 10 < result.seconds < 12
+
+
+def test_a_truncated_file_gives_what_is_left_and_says_so(
+    mixed: tuple[Path, PrepareResult],
+) -> None:
+    (clip,) = clips_of(ClipStore(mixed[0]), "cut.mkv")
+    assert 50 <= clip.n_frames < 90
+    assert "truncated" in clip.note or "stopped at" in clip.note
+
+
+@pytest.mark.parametrize(("name", "faces"), GOOD.items())
+def test_a_clip_per_face(mixed: tuple[Path, PrepareResult], name: str, faces: int) -> None:
+    store = ClipStore(mixed[0])
+    clips = clips_of(store, name)
+    assert len(clips) == faces
+    for clip in clips:
+        frames, mel, audio = store.frames(clip), store.mel(clip), store.audio(clip)
+        assert clip.speaker == name.split("/")[0] and clip.note == ""
+        assert 45 <= clip.n_frames <= 50 and clip.start_s == pytest.approx(0, abs=0.1)
+        assert frames.shape == (clip.n_frames, 120, 120, 3) and frames.dtype == np.uint8
+        assert mel.shape == (clip.n_mels, 80) and mel.dtype == np.float32
+        assert clip.n_mels == clip.n_frames * 640 // 200 + 1
+        assert audio.shape == (clip.n_frames * 640,)
+        assert 30 < clip.face_px < 60 and -25 < clip.loudness_db < -10
+        assert store.windows(clip) == clip.n_frames - 4
+
+
+def test_crops_hold_the_face_still(mixed: tuple[Path, PrepareResult]) -> None:
+    store = ClipStore(mixed[0])
+    for name in GOOD:
+        for clip in clips_of(store, name):
+            crops = store.frames(clip)[:, 24:96, 24:96].astype(float).mean(-1)
+            flat = crops.reshape(len(crops), -1)
+            alike = [np.corrcoef(flat[0], other)[0, 1] for other in flat[1:]]
+            # The portrait sways by 32 pixels, its face is 40 wide: a fixed crop stays below 0.2.
+            assert np.mean(alike) > 0.65
+
+
+def test_bad_files_do_not_change_good_ones(
+    mixed: tuple[Path, PrepareResult], good_only: ClipStore
+) -> None:
+    store = ClipStore(mixed[0])
+    assert len(good_only) == 4
+    for clip in good_only.clips:
+        assert store[clip.id] == clip
+        for read in ("frames", "mel", "audio"):
+            among, alone = (getattr(s, read)(clip) for s in (store, good_only))
+            np.testing.assert_array_equal(among, alone)
+
+
+def test_a_second_time_nothing_is_done(footage: Path, mixed: tuple[Path, PrepareResult]) -> None:
+    out, _ = mixed
+    shards = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    rows = (out / "manifest.jsonl").read_text()
+    for paths in ([footage], [footage / "bob", footage / "ann" / "one.mp4"]):
+        again = prepare(paths, out, settings=LBP)
+        assert again == PrepareResult(videos=0, clips=0, seconds=0.0, refused=[])
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == shards
+    before, after = rows.splitlines(), (out / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(a) for a in after] == [json.loads(b) for b in before]
+
+
+def test_another_spec_is_refused(footage: Path, mixed: tuple[Path, PrepareResult]) -> None:
+    with pytest.raises(StoreError, match="another spec"):
+        prepare([footage], mixed[0], ClipSpec(face_px=64), LBP)
+
+
+# --- nothing to do
+
+
+def test_an_empty_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "videos" / "deep").mkdir(parents=True)
+    with pytest.raises(MediaError, match=r"no video file in .*videos"):
+        prepare([tmp_path / "videos"], tmp_path / "store", settings=WHOLE)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_missing_path_is_one_clear_error(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", grey(30), audio=babble(1.2))
+    with pytest.raises(MediaError, match=r"nowhere: no such file or folder"):
+        prepare([tmp_path / "a.mp4", tmp_path / "nowhere"], tmp_path / "store", settings=WHOLE)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_detector_without_its_file_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "a.mp4", grey(30), audio=babble(1.2))
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port: offline
+    settings = PrepareSettings(detector="blazeface", models=tmp_path / "models")
+    with pytest.raises(FaceError, match="use --detector lbp, which needs no file"):
+        prepare([tmp_path / "a.mp4"], tmp_path / "store", settings=settings)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_speakers_table_without_its_columns(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", grey(30), audio=babble(1.2))
+    (tmp_path / "who.csv").write_text("file,name\na.mp4,ann\n")
+    settings = dataclasses.replace(WHOLE, speakers=tmp_path / "who.csv")
+    with pytest.raises(MediaError, match="expected the columns path,speaker"):
+        prepare([tmp_path], tmp_path / "store", settings=settings)
+    assert not (tmp_path / "store").exists()
+
+
+# --- one clock, named speakers
+
+
+def flash(n_frames: int, at: int, fps: float = 25) -> Iterator[np.ndarray]:
+    for i in range(n_frames):
+        yield np.full((64, 64, 3), 255 * (at <= i < at + fps // 5), np.uint8)
+
+
+def click(seconds: float, at_s: float) -> np.ndarray:
+    time_s = np.arange(round(seconds * RATE)) / RATE
+    burst = (time_s >= at_s) & (time_s < at_s + 0.1)
+    return (0.8 * burst * np.sin(2 * np.pi * 1000 * (time_s - at_s))).astype(np.float32)
+
+
+# Suffix, rate, late video, late audio; picture and sound both at 1.32 s of the file's clock.
+CLOCKS = {
+    "plain.mp4": (25, 0.0, 0.0),
+    "late video.mp4": (25, 0.12, 0.0),
+    "late video.mkv": (25, 0.12, 0.0),
+    "late audio.mp4": (25, 0.0, 0.2),
+    "fast.mp4": (50, 0.12, 0.0),
+}
+
+
+@pytest.fixture(scope="module")
+def clocks(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    root = tmp_path_factory.mktemp("clocks")
+    (root / "videos").mkdir()
+    rows = ["path,speaker"]
+    for name, (fps, video_s, audio_s) in CLOCKS.items():
+        write_video(
+            root / "videos" / name,
+            flash(3 * fps, round((1.32 - video_s) * fps), fps),
+            fps=fps,
+            audio=click(3.2, 1.32 - audio_s),
+            video_start_s=video_s,
+            audio_start_s=audio_s,
+        )
+        if name != "plain.mp4":
+            rows.append(f"videos/{name},Zoë {name[:4]}")
+    (root / "who.csv").write_text("\n".join(rows), encoding="utf-8")
+    settings = dataclasses.replace(WHOLE, speakers=root / "who.csv")
+    prepare([root / "videos"], root / "store", settings=settings)
+    return ClipStore(root / "store")
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_picture_and_sound_stay_together(clocks: ClipStore, name: str) -> None:
+    (clip,) = clips_of(clocks, name)
+    seen_s = int((clocks.frames(clip).mean((1, 2, 3)) > 128).argmax()) / 25
+    audio = np.abs(clocks.audio(clip))
+    heard_s = int((audio > 0.4).argmax()) / RATE
+    loud = clocks.mel(clip).max(1) > 0
+    assert audio.max() > 0.4 and loud.any() and not loud[0]
+    assert seen_s == pytest.approx(heard_s, abs=HALF_FRAME_S)
+    # An STFT frame of 50 ms feels the burst when it begins to reach into it.
+    assert -0.03 <= int(loud.argmax()) / 80 - heard_s <= 0.0126
+    assert clip.start_s + heard_s == pytest.approx(1.32, abs=0.03)
+
+
+def test_speakers_come_from_the_table_else_from_the_folder(clocks: ClipStore) -> None:
+    who = {Path(clip.source).name: clip.speaker for clip in clocks.clips}
+    assert who == {
+        "plain.mp4": "videos",
+        "late video.mp4": "Zoë late",
+        "late video.mkv": "Zoë late",
+        "late audio.mp4": "Zoë late",
+        "fast.mp4": "Zoë fast",
+    }
+
+
+# --- changes
+
+
+def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
+    video = tmp_path / "only" / "a.mp4"
+    video.parent.mkdir()
+    write_video(video, flash(30, 10), audio=click(1.2, 0.4))
+    # Spreadsheets put a byte order mark before the first column's name.
+    (tmp_path / "who.csv").write_text("path,speaker\nonly/a.mp4,Ann\n", encoding="utf-8-sig")
+    settings = dataclasses.replace(WHOLE, speakers=tmp_path / "who.csv")
+    first = prepare([video.parent], tmp_path / "store", settings=settings)
+    assert (first.videos, first.clips) == (1, 1)
+    assert [c.speaker for c in ClipStore(tmp_path / "store").clips] == ["Ann"]
+
+
+def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
+    video = tmp_path / "only" / "a.mp4"
+    video.parent.mkdir()
+    write_video(video, flash(30, 10), audio=click(1.2, 0.4))
+    # A folder of one clip.
+    first = prepare([video.parent], tmp_path / "store", settings=WHOLE)
+    assert (first.videos, first.clips, first.refused) == (1, 1, [])
+    (old,) = ClipStore(tmp_path / "store").clips
+    assert (old.speaker, old.n_frames) == ("only", 30)
+
+    write_video(video, flash(40, 20), audio=click(1.6, 0.8))
+    second = prepare([video.parent], tmp_path / "store", settings=WHOLE)
+    assert (second.videos, second.clips) == (1, 1)
+    store = ClipStore(tmp_path / "store")
+    new = [clip for clip in store.clips if clip.id != old.id]
+    assert [clip.n_frames for clip in new] == [40]
+    assert store.frames(new[0])[20].mean() > 200 > 50 > store.frames(new[0])[10].mean()
+    # What the file no longer holds must not be trained on.
+    assert store.clips == new
+
+
+# --- a process that dies
+
+# Imported by Python itself at start: kills a worker when it opens a file of this name, as a
+# decoder's segmentation fault would. The package knows nothing of it.
+KILLER = """
+import os, pathlib, signal
+is_file = pathlib.Path.is_file
+def deadly(path, *args, **more):
+    if path.name.startswith("deadly"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return is_file(path, *args, **more)
+pathlib.Path.is_file = deadly
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_file_that_kills_its_process_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inject").mkdir()
+    (tmp_path / "inject" / "sitecustomize.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "inject"), prepend=os.pathsep)
+    (tmp_path / "videos").mkdir()
+    for name in ("deadly", "harmless"):
+        write_video(tmp_path / "videos" / f"{name}.mp4", flash(30, 10), audio=click(1.2, 0.4))
+    result = prepare([tmp_path / "videos"], tmp_path / "store", settings=WHOLE)
+    (row,) = result.refused
+    assert Path(row["path"]).name == "deadly.mp4" and "crashed" in row["reason"]
+    (clip,) = ClipStore(tmp_path / "store").clips
+    assert Path(clip.source).name == "harmless.mp4" and clip.n_frames == 30

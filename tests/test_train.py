@@ -1,0 +1,222 @@
+"""The three stages end to end on a tiny store: files, log, resume after kill -9 in each stage."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from syncdisc_plugin import SyncLoss
+from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.nn import Architecture
+from syncdisc_plugin.train import TrainSettings, train
+from syncdisc_plugin.train.checkpoint import Progress, read_progress
+from syncdisc_plugin.train.schedule import learning_rate, plan_steps
+
+SETTINGS = TrainSettings(
+    steps=60,
+    heldout_speakers=("speaker4",),
+    batch_clips=4,
+    chunk_frames=24,
+    save_steps=3,
+    measures=2,
+    precision="fp32",
+    architecture=Architecture(face_width=8, audio_width=8, embed_dim=32),
+)
+
+# Run as a program, so that it can be killed: the store, the run, and whether to go on.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.train import TrainSettings, train
+torch.set_num_threads(1)
+settings = TrainSettings.from_dict(json.loads(sys.argv[3]))
+train(ClipStore(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
+"""
+
+
+def _start(store: Path, run: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(store), str(run), json.dumps(asdict(SETTINGS))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output.decode()[-2000:]
+
+
+def _kill_in_stage(store: Path, run: Path, stage: int, sign: signal.Signals) -> None:
+    """Start, wait until some steps of the stage are saved, kill."""
+    process = _start(store, run)
+    deadline = time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            progress = read_progress(run)
+            if progress and progress.stage == stage and progress.step >= 3:
+                process.send_signal(sign)
+                process.communicate(timeout=60)
+                return
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.communicate()
+    pytest.fail(f"stage {stage} was never seen; exit status {process.returncode}")
+
+
+def _heldout(run: Path, stage: int) -> dict[str, object]:
+    return json.loads((run / "heldout" / f"stage{stage}.json").read_text())["figures"]
+
+
+def _steps(run: Path) -> list[tuple[object, ...]]:
+    rows = read_rows(run / "log.jsonl")
+    return [(r["stage"], r["step"], r["loss"]) for r in rows if r["kind"] == "step"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, _synthetic_store: Path) -> Path:
+    """An undisturbed run."""
+    run = tmp_path_factory.mktemp("train") / "run"
+    process = _start(_synthetic_store, run)
+    _end(process)
+    return run
+
+
+def test_a_run_leaves_three_checkpoints_and_what_explains_them(finished: Path) -> None:
+    for stage in (1, 2, 3):
+        assert (finished / f"stage{stage}.safetensors").is_file()
+        figures = _heldout(finished, stage)
+        assert figures["n_speakers"] == 1 and figures["n_clips"] == 2
+    verdicts = list(read_rows(finished / "filter.jsonl"))
+    assert len(verdicts) == 8  # 4 training speakers with 2 clips each
+    assert {v["verdict"] for v in verdicts} <= {"kept", "shifted", "dropped"}
+    assert not list(finished.rglob("*.tmp")) and not list(finished.rglob("*.pt"))
+
+
+def test_chance_stands_beside_every_loss(finished: Path) -> None:
+    rows = [r for r in read_rows(finished / "log.jsonl") if r["kind"] == "step"]
+    assert {r["stage"] for r in rows} == {1, 2, 3}
+    assert all(r["chance"] > 0.5 and r["loss"] > 0 for r in rows)
+
+
+def test_stage_1_learns(finished: Path) -> None:
+    measures = [r for r in read_rows(finished / "log.jsonl") if r["kind"] == "measure"]
+    first, last = measures[0]["pair_accuracy"], _heldout(finished, 3)["pair_accuracy"]
+    assert abs(first - 0.5) < 0.15
+    assert isinstance(last, float) and last > first + 0.1
+
+
+def test_the_gap_is_asked_for_a_step_more_than_was_measured(finished: Path) -> None:
+    rows = [r for r in read_rows(finished / "log.jsonl") if r["kind"] == "measure"]
+    first = next(r for r in rows if r["stage"] == 2)
+    assert first["target"] == pytest.approx(first["gap"] + SETTINGS.gap.step)
+
+
+def test_stage_3_serves_as_a_sync_loss(finished: Path) -> None:
+    sync = SyncLoss(finished / "stage3.safetensors")
+    frames = torch.rand(2, 3, 5, 96, 96, requires_grad=True)
+    sync(frames, torch.zeros(2, 1, 80, 16)).backward()
+    assert frames.grad is not None and frames.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_kill_in_every_stage_and_resume_gives_the_same_run(
+    finished: Path, tmp_path: Path, _synthetic_store: Path
+) -> None:
+    run = tmp_path / "run"
+    for stage in (1, 2, 3):
+        _kill_in_stage(_synthetic_store, run, stage, signal.SIGKILL)
+    _end(_start(_synthetic_store, run))
+    for stage in (1, 2, 3):
+        assert _heldout(run, stage) == _heldout(finished, stage)
+    a, b = (load_file(r / "stage3.safetensors") for r in (run, finished))
+    assert all(torch.equal(a[key], b[key]) for key in b)
+    assert _steps(run) == _steps(finished)  # and no row twice
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_step_in_hand(tmp_path: Path, _synthetic_store: Path) -> None:
+    run = tmp_path / "run"
+    _kill_in_stage(_synthetic_store, run, 1, signal.SIGINT)
+    progress = read_progress(run)
+    assert progress is not None and progress.stage == 1 and progress.step >= 3
+    _end(_start(_synthetic_store, run))
+    assert (run / "stage3.safetensors").is_file()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(finished: Path, tiny_store: ClipStore) -> None:
+    before = (finished / "settings.json").read_bytes()
+    with pytest.raises(RunError, match="--resume"):
+        train(tiny_store, finished, replace(SETTINGS, seed=9))
+    assert (finished / "settings.json").read_bytes() == before
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path, tiny_store: ClipStore) -> None:
+    before = (finished / "stage3.safetensors").read_bytes()
+    assert train(tiny_store, finished, SETTINGS, resume=True) == finished / "stage3.safetensors"
+    assert (finished / "stage3.safetensors").read_bytes() == before
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"not this")
+    with pytest.raises(RunError, match=r"state\.safetensors: damaged"):
+        read_progress(tmp_path)
+
+
+def test_settings_survive_json() -> None:
+    stored = json.loads(json.dumps(asdict(SETTINGS)))
+    assert TrainSettings.from_dict(stored) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"steps": 3}, "--steps"),
+        ({"minutes": 0.0}, "--minutes"),
+        ({"chunk_frames": 5}, "--chunk_frames"),
+        ({"precision": "fp8"}, "--precision"),
+    ],
+)
+def test_impossible_settings_name_the_flag(change: dict[str, object], flag: str) -> None:
+    with pytest.raises(ValueError, match=flag):
+        TrainSettings(**change)
+
+
+def test_steps_are_divided_by_the_shares() -> None:
+    settings = TrainSettings(steps=100)
+    steps = [plan_steps(Progress(stage=k), k, [0.5, 0.2, 0.3], settings, 0.0) for k in (1, 2, 3)]
+    assert steps == [50, 20, 30]
+
+
+def test_minutes_become_steps_at_the_measured_pace() -> None:
+    settings = TrainSettings(minutes=10)
+    shares = [0.5, 0.2, 0.3]
+    unknown = Progress(stage=1)
+    assert plan_steps(unknown, 1, shares, settings, 0.0) == 0
+    timed = Progress(stage=1, step_seconds=1.0)
+    assert plan_steps(timed, 1, shares, settings, 0.0) == pytest.approx(0.9 * 300, abs=1)
+    # Half of stage 1 done in twice the time: what is left is planned at what is left.
+    late = Progress(stage=1, step=135, steps=270, step_seconds=2.0)
+    planned = plan_steps(late, 1, shares, settings, 270.0)
+    assert planned == pytest.approx(135 + 0.9 * (330 * 0.25 / 0.75) / 2.0, abs=1)
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate(1.0, step, 400) for step in range(400)]
+    assert rates[0] < 0.1 and max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates[-1] < 0.03
+    top = rates.index(max(rates))
+    assert all(a >= b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))

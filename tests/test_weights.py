@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from syncdisc_plugin import weights
+from syncdisc_plugin.errors import WeightsError
+from syncdisc_plugin.nn import Architecture, Discriminator
+from syncdisc_plugin.spec import ClipSpec, MelSpec
+from syncdisc_plugin.weights import available, load, read_about, save
+
+
+@pytest.fixture
+def saved(tiny_net: Discriminator, tmp_path: Path) -> Path:
+    return save(tiny_net, tmp_path / "stage3.safetensors", stage=3)
+
+
+@pytest.fixture
+def shipped(tiny_net: Discriminator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights folder as the wheel has it, with one net "base"."""
+    folder = tmp_path / "shipped"
+    path = save(tiny_net, folder / "syncdisc-base.safetensors")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    monkeypatch.setattr(weights, "_shipped", lambda: folder)
+    return path
+
+
+def rewrite(path: Path, *, metadata: dict[str, str | None] | None = None, **tensors: Any) -> None:
+    """The same checkpoint with other metadata or tensors; None takes one away."""
+    with safe_open(path, framework="pt") as file:
+        about = {**file.metadata(), **(metadata or {})}
+        kept = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    kept.update(tensors)
+    save_file(
+        {k: v for k, v in kept.items() if v is not None},
+        path,
+        {k: v for k, v in about.items() if v is not None},
+    )
+
+
+def test_load_gives_back_what_was_saved(tiny_net: Discriminator, saved: Path) -> None:
+    net = load(saved)
+    assert not net.training
+    assert (net.spec, net.arch) == (tiny_net.spec, tiny_net.arch)
+    state = tiny_net.state_dict()
+    assert net.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+    frames, mel = torch.rand(2, 5, 3, 48, 96), torch.rand(2, 80, 16)
+    with torch.no_grad():
+        assert torch.equal(net(frames, mel), tiny_net(frames, mel))
+    assert torch.equal(load(str(saved)).log_scale, tiny_net.log_scale)
+
+
+def test_a_checkpoint_explains_itself(tmp_path: Path) -> None:
+    spec = ClipSpec(face_px=64, region="face", mel=MelSpec(pad_mode="reflect"))
+    arch = Architecture(face_width=4, audio_width=4, embed_dim=16, dropout=0.0)
+    about = {"stage": 2, "metrics": {"auc": 0.9, "eer": None}, "data": ["läb", "grid"]}
+    path = save(Discriminator(spec, arch), tmp_path / "new" / "deep" / "n.safetensors", **about)
+    assert read_about(path) == {"spec": spec, "architecture": arch, **about}
+    with safe_open(path, framework="pt") as file:  # plain JSON, for any other program
+        assert json.loads(file.metadata()["spec"])["mel"]["pad_mode"] == "reflect"
+    assert load(path).spec == spec
+
+
+def test_saving_does_not_touch_the_net(tiny_net: Discriminator, tmp_path: Path) -> None:
+    tiny_net.train()
+    before = {k: v.clone() for k, v in tiny_net.state_dict().items()}
+    save(tiny_net, tmp_path / "n.safetensors")
+    assert tiny_net.training
+    assert all(torch.equal(v, before[k]) for k, v in tiny_net.state_dict().items())
+
+
+def test_missing_file_or_unknown_name_says_what_there_is(shipped: Path, tmp_path: Path) -> None:
+    for ref in ("bose", tmp_path / "gone.safetensors", tmp_path):
+        with pytest.raises(WeightsError, match=r"no such file.*Shipped: \['base'\].*path of") as e:
+            load(ref)
+        assert str(ref) in str(e.value)
+
+
+def test_nothing_shipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_shipped", lambda: None)
+    assert available() == {}
+    with pytest.raises(WeightsError, match="Shipped: none"):
+        load("base")
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_pickles_are_refused_and_not_opened(tmp_path: Path, name: str) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "trap-went-off",))
+
+    torch.save({"state_dict": Trap()}, tmp_path / name)
+    with pytest.raises(WeightsError, match=r"not a safetensors file.*Pickled checkpoints"):
+        load(tmp_path / name)
+    assert not (tmp_path / "trap-went-off").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"\xff" * 4096])
+def test_rubbish_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "n.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"n\.safetensors: not a safetensors file"):
+        load(path)
+
+
+def test_a_cut_file_is_refused(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load(saved)
+
+
+@pytest.mark.parametrize("other", ["syncdisc-discriminator-2", None])
+def test_another_format_is_refused(saved: Path, other: str | None) -> None:
+    rewrite(saved, metadata={"format": other})
+    message = f"expected format 'syncdisc-discriminator-1', got {other!r}.*stage3.safetensors"
+    with pytest.raises(WeightsError, match=message):
+        load(saved)
+
+
+def test_safetensors_of_somebody_else_are_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="expected format"):
+        load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [{"bias": None}, {"extra": torch.zeros(2)}, {"face.head.bias": torch.zeros(7)}],
+    ids=["missing", "extra", "other shape"],
+)
+def test_tensors_must_fit_exactly(saved: Path, tensors: dict[str, Any]) -> None:
+    rewrite(saved, **tensors)
+    with pytest.raises(WeightsError, match=next(iter(tensors))):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"spec": json.dumps({**json.loads(ClipSpec().to_json()), "lens_mm": 50})},
+        {"spec": json.dumps({**json.loads(ClipSpec().to_json()), "region": "ear"})},
+        {"spec": "{"},
+        {"spec": None},
+        {"architecture": json.dumps({"depth": 9})},
+        {"about": None},
+    ],
+    ids=["newer spec", "bad spec", "cut spec", "no spec", "newer architecture", "no about"],
+)
+def test_metadata_that_cannot_be_read_is_our_error(
+    saved: Path, metadata: dict[str, str | None]
+) -> None:
+    rewrite(saved, metadata=metadata)
+    with pytest.raises(WeightsError, match=r"stage3\.safetensors"):
+        load(saved)
+
+
+def test_shipped_weights_load_by_name(shipped: Path, tiny_net: Discriminator) -> None:
+    assert available() == {"base": shipped}
+    assert torch.equal(load("base").bias, tiny_net.bias)
+    assert load().spec == tiny_net.spec
+
+
+def test_a_wrong_hash_is_refused(shipped: Path, tiny_net: Discriminator) -> None:
+    save(tiny_net, shipped, note="another file, as valid")
+    with pytest.raises(WeightsError, match=r"sha256 .* not the one in SHA256SUMS"):
+        load("base")
+    (shipped.parent / "SHA256SUMS").write_text("", encoding="utf-8")
+    with pytest.raises(WeightsError, match="SHA256SUMS"):
+        load("base")
+
+
+def test_what_the_repository_ships_loads() -> None:
+    for name in available():
+        net = load(name)
+        assert all(value.isfinite().all() for value in net.state_dict().values())
+
+
+@pytest.mark.parametrize("dies_in", ["save_file", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    saved: Path, tiny_net: Discriminator, monkeypatch: pytest.MonkeyPatch, dies_in: str
+) -> None:
+    before = saved.read_bytes()
+
+    def half(tensors: Any, path: Path, *rest: Any) -> None:
+        Path(path).write_bytes(before[:100])
+        raise OSError("No space left on device")
+
+    def refuse(*rest: Any) -> None:
+        raise OSError("No space left on device")
+
+    if dies_in == "save_file":
+        monkeypatch.setattr(weights, "save_file", half)
+    else:
+        monkeypatch.setattr(weights.os, "replace", refuse)
+    with torch.no_grad():
+        tiny_net.bias.add_(1)
+    with pytest.raises(OSError, match="No space"):
+        save(tiny_net, saved)
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_about_that_is_not_json_is_refused_before_writing(
+    saved: Path, tiny_net: Discriminator
+) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(TypeError):
+        save(tiny_net, saved, metrics={1, 2})
+    assert saved.read_bytes() == before
+
+
+def test_saving_over_a_file_replaces_it(saved: Path, tiny_net: Discriminator) -> None:
+    with torch.no_grad():
+        tiny_net.bias.fill_(0.625)
+    save(tiny_net, saved, stage=4)
+    assert load(saved).bias.item() == 0.625
+    assert read_about(saved)["stage"] == 4
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
