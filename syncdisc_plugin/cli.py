@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -201,13 +202,14 @@ def _filter(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     from tqdm import tqdm
 
-    from syncdisc_plugin import weights
     from syncdisc_plugin.data.embed import embed_clips
     from syncdisc_plugin.data.filter import judge_clips
     from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.evaluate.run import load_for
     from syncdisc_plugin.train.measure import write_verdicts
 
-    store, net = ClipStore(parsed.data), weights.load(parsed.weights)
+    store = ClipStore(parsed.data)
+    net = load_for(store, parsed.weights)
     clips = tqdm(store.clips, desc="filter", unit="clip", disable=None)
     result = judge_clips(list(embed_clips(net, store, clips)))
     write_verdicts(parsed.out, result)
@@ -221,7 +223,9 @@ def _evaluate(args: Sequence[str]) -> int:
     parser.add_argument("--weights", default="base", help="shipped name, or a checkpoint")
     parser.add_argument("--data", type=Path, help="a clip store")
     parser.add_argument("--videos", type=Path, nargs="+", help="or videos, or folders of them")
-    parser.add_argument("--part", default="all", help="all, or heldout: the store's split")
+    parser.add_argument(
+        "--part", default="all", choices=["all", "heldout"], help="heldout: by the store's split"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     _add_prepare(parser)
     parsed = parser.parse_args(args)
@@ -229,16 +233,23 @@ def _evaluate(args: Sequence[str]) -> int:
     from syncdisc_plugin.evaluate.run import evaluate_store, evaluate_videos
 
     if (parsed.data is None) == (parsed.videos is None):
-        raise RunError("evaluate: give either --data STORE or --videos DIR.")
+        raise RunError("give either --data STORE or --videos DIR.")
     if parsed.data is not None:
         figures = evaluate_store(parsed.weights, ClipStore(parsed.data), part=parsed.part)
     else:
         figures = evaluate_videos(parsed.weights, parsed.videos, _prepare_settings(parsed))
     if parsed.json:
-        write_atomic(parsed.json, json.dumps(figures, indent=1) + "\n")
+        write_atomic(parsed.json, json.dumps(_without_nan(figures), indent=1) + "\n")
     for name, value in figures.items():
         print(f"{name:28} {_short(value)}")
     return 0
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that the clips cannot give becomes null."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _short(value: Any) -> str:
@@ -293,6 +304,10 @@ def _report(args: Sequence[str]) -> int:
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.report import write_report
 
+    if not (parsed.run / "settings.json").exists():
+        raise RunError(
+            f"{parsed.run}: holds no run. Give the --out of a `syncdisc train` or `run`."
+        )
     data = parsed.data or parsed.run / "store"
     print(write_report(parsed.run, ClipStore(data) if data.exists() else None))
     return 0

@@ -66,7 +66,8 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         net.load_state_dict(tensors, strict=True)
     except (SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"weights {path}: {error}. Write it again with the trainer.") from error
+        first = str(error).splitlines()[0].rstrip(":")
+        raise WeightsError(f"weights {path}: {first}. Write it again with the trainer.") from error
     return net.to(device).eval()
 
 
@@ -86,11 +87,17 @@ def read_about(ref: str | Path) -> dict[str, Any]:
             f"weights {path}: expected format {FORMAT!r}, got {metadata.get('format')!r}. "
             "Give a stage3.safetensors that `syncdisc train` wrote."
         )
-    return {
-        "spec": ClipSpec.from_json(metadata["spec"]),
-        "architecture": Architecture(**json.loads(metadata["architecture"])),
-        **json.loads(metadata["about"]),
-    }
+    try:
+        return {
+            "spec": ClipSpec.from_json(metadata["spec"]),
+            "architecture": Architecture(**json.loads(metadata["architecture"])),
+            **json.loads(metadata["about"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"weights {path}: its metadata is damaged or of a newer version ({error}). "
+            "Update the package, or write the checkpoint again."
+        ) from error
 
 
 def resolve(ref: str | Path) -> Path:

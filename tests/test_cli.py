@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -358,10 +357,8 @@ def test_prepare_score_filter_evaluate(run: Run, footage: Path, net: Path, tmp_p
     assert status == 0
     assert re.match(r"prepared 3 clips, 0\.1 minutes, from 4 videos in .*; 1 refused -> ", out)
     assert err.count("refused: ") == 1 and "broken.mp4" in err and "Traceback" not in err
-    began = time.monotonic()
     status, out, _ = run(*prepare)
     assert status == 0 and "prepared 0 clips" in out and "from 0 videos" in out
-    assert time.monotonic() - began < 2
 
     videos = sorted(footage.glob("*/clip_1.mp4"))
     status, out, err = run("score", *videos, "--weights", net, "--detector", "lbp", "--json")

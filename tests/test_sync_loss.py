@@ -283,6 +283,16 @@ def test_other_sizes_are_resized(path: Path, size: tuple[int, int]) -> None:
     assert gradient(loss.sum(), frames).any()
 
 
+def test_fine_patterns_are_averaged_and_not_picked(path: Path) -> None:
+    """Stripes one pixel wide shrink to grey, as cv2's INTER_AREA makes them."""
+    sync = SyncLoss(path)
+    mel = pair(batch=1)[1]
+    stripes = (torch.arange(288) % 2).float().expand(1, 3, 5, 288, 288)
+    grey = torch.full((1, 3, 5, 96, 96), 0.5)
+    similarity = sync.similarity(stripes, mel), sync.similarity(grey, mel)
+    torch.testing.assert_close(*similarity, rtol=0, atol=0.02)
+
+
 def test_the_size_of_the_judge_decides(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = Discriminator(ClipSpec(face_px=64, region="face"), Architecture(8, 8, 32)).eval()

@@ -118,7 +118,7 @@ class _Job:
 def _read_speakers(path: Path | None) -> dict[Path, str]:
     if path is None:
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
         reader = csv.DictReader(file)
         if not {"path", "speaker"} <= set(reader.fieldnames or ()):
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")

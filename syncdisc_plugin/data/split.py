@@ -50,17 +50,19 @@ def split_store(
     path = store.root / "split.json"
     asked = {"share": share, "speakers": sorted(speakers), "seed": seed}
     if path.exists():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if stored or saved["asked"] == asked:
-            groups = set(saved["heldout"])
-            return _divide(store, saved["by"], groups, saved["note"])
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if stored or saved["asked"] == asked:
+                return _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
     known = {clip.speaker for clip in store.clips}
     unknown = set(speakers) - known
     if unknown:
         raise StoreError(
             f"held-out speakers: {sorted(unknown)} are not in {store.root}. It has {sorted(known)}."
         )
-    by = "speaker" if len(known) > 1 else "source"
+    by = "speaker" if speakers or len(known) > 1 else "source"
     if speakers:
         heldout, note = set(speakers), f"{len(set(speakers))} named speakers held out"
     else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,17 +111,35 @@ class StoreWriter:
             write_atomic(meta, json.dumps({"format": FORMAT, "spec": json.loads(spec.to_json())}))
         self.manifest = root / "manifest.jsonl"
         rows = list(read_rows(self.manifest))
-        self.done = {row["key"] for row in rows}
-        # Rewritten whole, so that a half-written last line does not swallow the next row.
-        write_atomic(self.manifest, "".join(json.dumps(row) + "\n" for row in rows))
+        counts = Counter(row["key"] for row in rows)
+        # An input whose rows a kill cut short is prepared again.
+        self._rewrite([row for row in rows if row["rows"] == counts[row["key"]]])
+
+    @property
+    def done(self) -> set[str]:
+        """Keys of the inputs that have their rows."""
+        return {row["key"] for row in self._rows}
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Append the rows of one input, together."""
+        """Append the rows of one input, together; they replace those of an older version of it."""
+        rows = [{**row, "rows": len(rows)} for row in rows]
+        replaced = [r for r in self._rows if r["path"] == rows[0]["path"]]
+        if replaced:
+            self._rewrite([r for r in self._rows if r["path"] != rows[0]["path"]])
+            for old in replaced:
+                if old["status"] == "ok" and old["key"] != rows[0]["key"]:
+                    shard = old["id"].rsplit("/", 1)[0]
+                    (self.root / "shards" / f"{shard}.safetensors").unlink(missing_ok=True)
         with self.manifest.open("a", encoding="utf-8") as out:
-            out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            out.write("".join(json.dumps(row) + "\n" for row in rows))
             out.flush()
             os.fsync(out.fileno())
-        self.done |= {row["key"] for row in rows}
+        self._rows += rows
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        # Whole, so that a half-written last line does not swallow the next row.
+        write_atomic(self.manifest, "".join(json.dumps(row) + "\n" for row in rows))
+        self._rows = rows
 
 
 def write_shard(root: Path, key: str, tensors: dict[str, np.ndarray]) -> None:
@@ -224,7 +242,8 @@ class ClipStore:
                 self._open.popitem(last=False)
             tensor = shard.get_slice(f"{clip.track}.{name}")
             size = tensor.get_shape()[0]  # unlike numpy's, these slices must not overrun
-            return tensor[start : size if stop is None else min(stop, size)]
+            stop = size if stop is None else min(stop, size)
+            return tensor[min(start, stop) : stop]
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{self.root}: clip {clip.id} ({clip.source}) cannot be read: {error}. "

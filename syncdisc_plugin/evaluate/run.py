@@ -16,7 +16,7 @@ from syncdisc_plugin.data.embed import embed_clips, embed_frames, embed_mel
 from syncdisc_plugin.data.prepare import Footage, PrepareSettings, prepare
 from syncdisc_plugin.data.split import Split, split_store
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.errors import FaceError, StoreError
 from syncdisc_plugin.evaluate.metrics import summary
 from syncdisc_plugin.nn import Discriminator, offset_curve
 from syncdisc_plugin.timing import n_windows
@@ -33,14 +33,24 @@ def evaluate_store(ref: str | Path, store: ClipStore, *, part: str = "all") -> d
     Raises:
         StoreError: the store was prepared with another spec, or holds no whole window.
     """
+    net = load_for(store, ref)
+    clips = store.clips if part == "all" else _stored_split(store).heldout
+    return _figures(net, store, clips) | {"weights": str(ref), "part": part}
+
+
+def load_for(store: ClipStore, ref: str | Path) -> Discriminator:
+    """Load weights that are to judge the clips of `store`.
+
+    Raises:
+        StoreError: they were trained on another spec.
+    """
     net = weights.load(ref)
     if store.spec != net.spec:
         raise StoreError(
             f"{store.root}: prepared with another spec (size, crop or mel) than weights {ref}. "
             "Prepare the videos again with the checkpoint's spec."
         )
-    clips = store.clips if part == "all" else _stored_split(store).heldout
-    return _figures(net, store, clips) | {"weights": str(ref), "part": part}
+    return net
 
 
 def evaluate_videos(
@@ -60,7 +70,7 @@ def _figures(net: Discriminator, store: ClipStore, clips: Sequence[Clip]) -> dic
     embedded = list(embed_clips(net, store, clips))
     if not embedded:
         raise StoreError(f"{store.root}: no clip is as long as a window (0.2 s).")
-    return summary(embedded, float(net.scale), float(net.bias))
+    return summary(embedded, float(net.scale.detach()), float(net.bias.detach()))
 
 
 def _stored_split(store: ClipStore) -> Split:
@@ -110,6 +120,8 @@ def score(
     out = []
     for number, (track, tensors) in enumerate(footage.clips()):
         n = n_windows(track.n_frames, len(tensors["mel"]), net.spec)
+        if not n:
+            raise FaceError(f"{video}: a face track is shorter than a window (0.2 s).")
         v, a = embed_frames(net, tensors["frames"])[:n], embed_mel(net, tensors["mel"], n)
         curve = offset_curve(v, a)
         probability = torch.sigmoid(net.logit((v * a).sum(1))).numpy()
