@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,8 @@ from syncdisc_plugin.errors import RunError, SyncDiscError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+
+    from syncdisc_plugin.data.store import ClipStore
 
 VERBS = {
     "demo": "the whole line on footage that the demo makes itself, offline (about 6 minutes)",
@@ -134,7 +135,6 @@ def _run_prepare(paths: Sequence[Path], out: Path, settings: Any) -> bool:
 
 def _train(args: Sequence[str]) -> int:
     from syncdisc_plugin.data.store import ClipStore
-    from syncdisc_plugin.evaluate.report import write_report
     from syncdisc_plugin.train import train
     from syncdisc_plugin.train.settings import TrainSettings
 
@@ -147,7 +147,7 @@ def _train(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     store = ClipStore(parsed.data)
     path = train(store, parsed.out, _train_settings(parsed), resume=parsed.resume)
-    print(_closing(path, write_report(parsed.out, store)))
+    print(_closing(path, _write_report(parsed.out, store)))
     return 0
 
 
@@ -156,7 +156,6 @@ _RESUME = "go on with a run that was stopped, with the settings that are stored 
 
 def _run(args: Sequence[str]) -> int:
     from syncdisc_plugin.data.store import ClipStore
-    from syncdisc_plugin.evaluate.report import write_report
     from syncdisc_plugin.train import train
     from syncdisc_plugin.train.settings import TrainSettings
 
@@ -178,8 +177,17 @@ def _run(args: Sequence[str]) -> int:
     left = max(0.2 * parsed.minutes, parsed.minutes * 0.98 - (time.monotonic() - began) / 60)
     settings = _train_settings(parsed, minutes=left)
     path = train(store, parsed.out, settings, resume=parsed.resume)
-    print(_closing(path, write_report(parsed.out, store)))
+    print(_closing(path, _write_report(parsed.out, store)))
     return 0
+
+
+def _write_report(run: Path, store: ClipStore | None) -> Path:
+    from dataclasses import asdict
+
+    from syncdisc_plugin.evaluate.report import write_report
+    from syncdisc_plugin.train import TrainSettings
+
+    return write_report(run, store, defaults=asdict(TrainSettings()))
 
 
 def _closing(path: Path, report: Path) -> str:
@@ -187,11 +195,16 @@ def _closing(path: Path, report: Path) -> str:
 
     f = read_about(path)["heldout"]
     return (
-        f"held-out: true audio told from false in {f['pair_accuracy']:.1%} of pairs (chance 50%), "
-        f"offset within 1 frame in {f['pm_accuracy']['15']:.1%} of 15-frame contexts (chance 9.7%)"
+        f"held-out: true audio told from false in {_share(f['pair_accuracy'])} of pairs (chance "
+        f"50%), offset within 1 frame in {_share(f['pm_accuracy']['15'])} of 15-frame contexts "
+        "(chance 9.7%)"
         f"\nweights: {path}\nreport:  {report}\n"
         f'use:     SyncLoss("{path}")'
     )
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.1%}"
 
 
 def _filter(args: Sequence[str]) -> int:
@@ -239,17 +252,10 @@ def _evaluate(args: Sequence[str]) -> int:
     else:
         figures = evaluate_videos(parsed.weights, parsed.videos, _prepare_settings(parsed))
     if parsed.json:
-        write_atomic(parsed.json, json.dumps(_without_nan(figures), indent=1) + "\n")
+        write_atomic(parsed.json, json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():
         print(f"{name:28} {_short(value)}")
     return 0
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that the clips cannot give becomes null."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _short(value: Any) -> str:
@@ -257,7 +263,7 @@ def _short(value: Any) -> str:
         return f"{value:.4f}"
     if isinstance(value, dict):
         return "  ".join(f"{k}: {_short(v)}" for k, v in value.items())
-    return str(value)
+    return "—" if value is None else str(value)
 
 
 def _score(args: Sequence[str]) -> int:
@@ -302,14 +308,13 @@ def _report(args: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, help="its clip store (RUN/store when left out)")
     parsed = parser.parse_args(args)
     from syncdisc_plugin.data.store import ClipStore
-    from syncdisc_plugin.evaluate.report import write_report
 
     if not (parsed.run / "settings.json").exists():
         raise RunError(
             f"{parsed.run}: holds no run. Give the --out of a `syncdisc train` or `run`."
         )
     data = parsed.data or parsed.run / "store"
-    print(write_report(parsed.run, ClipStore(data) if data.exists() else None))
+    print(_write_report(parsed.run, ClipStore(data) if data.exists() else None))
     return 0
 
 

@@ -76,7 +76,8 @@ def log_mel(audio: torch.Tensor, spec: MelSpec | None = None) -> torch.Tensor:
         return_complex=True,
     )
     magnitude = spectrum.abs()
-    mel = _filterbank(spec).to(magnitude) @ magnitude
+    with torch.autocast(magnitude.device.type, enabled=False):
+        mel = _filterbank(spec).to(magnitude) @ magnitude
     level_db = (
         20.0 * torch.log10(mel.clamp_min(10.0 ** (spec.min_level_db / 20))) - spec.ref_level_db
     )

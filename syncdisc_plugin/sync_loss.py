@@ -87,9 +87,16 @@ class SyncLoss(nn.Module):
             fp32 scalar, or (B,) for reduction "none". The gradient flows to the frames.
         """
         with torch.autocast(frames.device.type, enabled=False):
-            x, m = self._prepare(frames, mel)
-            loss = _Judged.apply(x, m, self.net, self.max_gradient)
+            if not (torch.is_grad_enabled() and frames.requires_grad):
+                return REDUCTIONS[self.reduction](F.softplus(-self._logit(frames.detach(), mel)))
+            low, high = VALUE_RANGES[self.value_range]
+            loss = _Judged.apply(
+                frames.float(), lambda x: self._logit(x, mel), self.max_gradient / (high - low)
+            )
         return REDUCTIONS[self.reduction](loss)
+
+    def _logit(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+        return self.net.logit(self.net(*self._prepare(frames, mel)))
 
     @torch.no_grad()
     def similarity(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
@@ -144,7 +151,6 @@ class SyncLoss(nn.Module):
         """Look at the values once: a wrong range is the commonest mistake, and a silent one."""
         if self._checked:
             return
-        self._checked = True
         least, most = (float(v) for v in frames.detach().float().aminmax())
         slack = 0.1 * (high - low)
         if least < low - slack or most > high + slack:
@@ -152,6 +158,7 @@ class SyncLoss(nn.Module):
                 f"frames: expected values in {self.value_range}, got {least:.3g}..{most:.3g}. "
                 f"Name the range: SyncLoss(value_range=...), one of {sorted(VALUE_RANGES)}."
             )
+        self._checked = True
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SyncLoss:
         """`.to(device)` and `.cuda()` move the judge; `.half()` and the like leave it in fp32."""
@@ -173,11 +180,11 @@ class _Judged(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, frames: torch.Tensor, mel: torch.Tensor, net: Discriminator, bound: float
+        ctx: Any, frames: torch.Tensor, logit: Callable[[torch.Tensor], torch.Tensor], bound: float
     ) -> torch.Tensor:
         with torch.set_grad_enabled(ctx.needs_input_grad[0]):
             x = frames.detach().requires_grad_(ctx.needs_input_grad[0])
-            loss = F.softplus(-net.logit(net(x, mel)))
+            loss = F.softplus(-logit(x))
             if ctx.needs_input_grad[0]:
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
                 gradient = torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
@@ -187,9 +194,9 @@ class _Judged(torch.autograd.Function):
         return loss.detach()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0][:, None, None, None, None], None, None, None
+        return gradient * grad_outputs[0][:, None, None, None, None], None, None
 
 
 def _one_of(name: str, value: str, choices: Any) -> None:

@@ -36,8 +36,11 @@ def save(net: Discriminator, path: Path | str, **about: Any) -> Path:
     }
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    save_file(tensors, temp, metadata)
-    os.replace(temp, path)
+    try:
+        save_file(tensors, temp, metadata)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
     return path
 
 
@@ -66,8 +69,8 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         net.load_state_dict(tensors, strict=True)
     except (SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0].rstrip(":")
-        raise WeightsError(f"weights {path}: {first}. Write it again with the trainer.") from error
+        what = " ".join(str(error).split()).rstrip(".")[:400]
+        raise WeightsError(f"weights {path}: {what}. Write it again with the trainer.") from error
     return net.to(device).eval()
 
 

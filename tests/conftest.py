@@ -75,7 +75,7 @@ def _no_network() -> Iterator[None]:
 
 @pytest.fixture
 def tiny_net() -> Discriminator:
-    """An untrained net of 60 thousand weights with lived-in batch norms, in eval mode."""
+    """An untrained net of 0.2 million weights with lived-in batch norms, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         net = Discriminator(ClipSpec(), Architecture(face_width=8, audio_width=8, embed_dim=32))

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from syncdisc_plugin.data.embed import Embedded
-from syncdisc_plugin.data.filter import FilterSettings, judge_clips
+from syncdisc_plugin.data.filter import (
+    FilterResult,
+    FilterSettings,
+    judge_clips,
+    second_dataset,
+)
+from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.store import Clip
 
 DIM = 16
@@ -45,6 +51,10 @@ def verdicts(clips: Sequence[Embedded], **settings: float) -> dict[str, tuple[st
     return {v.clip_id[:-2]: (v.verdict, v.offset_frames) for v in result.verdicts}
 
 
+def second(result: FilterResult, clips: Sequence[Embedded]) -> list[Item]:
+    return second_dataset([c.clip for c in clips], (v.row() for v in result.verdicts))
+
+
 OFFSETS = {f"{k:+d}": k for k in (-15, -13, -12, -7, -2, -1, 0, 1, 2, 3, 12, 14, 15)}
 
 
@@ -68,7 +78,7 @@ def test_every_lag_is_seen_with_its_sign_and_gets_its_verdict(mixed: list[Embedd
 
 def test_the_second_dataset_undoes_the_lags(mixed: list[Embedded]) -> None:
     result = judge_clips(mixed)
-    items = {item.clip.id[:-2]: item.offset_frames for item in result.items(mixed)}
+    items = {item.clip.id[:-2]: item.offset_frames for item in second(result, mixed)}
     assert items["+3"] == 3 and items["-7"] == -7 and items["+12"] == 12
     assert items["+1"] == items["-1"] == items["good0"] == 0  # within the tolerance: left alone
     assert "-13" not in items and "+15" not in items
@@ -101,7 +111,7 @@ def test_a_dirty_dataset_is_cleaned() -> None:
     rng = np.random.default_rng(5)
     lags = {f"c{i}": (0, int(rng.integers(2, 11)), None)[i % 3] for i in range(90)}
     clips = [planted(name, k, i, noise=1.0) for i, (name, k) in enumerate(lags.items())]
-    items = {i.clip.id[:-2]: i.offset_frames for i in judge_clips(clips).items(clips)}
+    items = {i.clip.id[:-2]: i.offset_frames for i in second(judge_clips(clips), clips)}
     assert sum(lags[name] is None for name in items) <= 4
     assert all(lags[name] in (None, lag) for name, lag in items.items())
     assert len(items) >= 55
@@ -142,7 +152,7 @@ def test_a_single_clip_is_judged_by_its_peak(k: int, verdict: str) -> None:
     result = judge_clips(clips)
     assert result.impostor_strengths == []
     assert (result.verdicts[0].verdict, result.verdicts[0].offset_frames) == (verdict, k)
-    assert [i.offset_frames for i in result.items([clip_])] == ([] if k == -15 else [k])
+    assert [i.offset_frames for i in second(result, [clip_])] == ([] if k == -15 else [k])
 
 
 def test_clips_of_one_window_or_two(mixed: list[Embedded]) -> None:

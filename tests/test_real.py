@@ -1,4 +1,4 @@
-"""Real footage: containers, rates and faces as they come. See DESIGN for where it lies."""
+"""Real footage, as it comes: containers, frame rates and faces. SYNCDISC_CLIPS names it."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def write_store(root: Path) -> ClipStore:
     for i in range(2):
         frames = np.full((30, spec.stored_px, spec.stored_px, 3), 90 + 60 * i, np.uint8)
         write_shard(root, f"k{i}", {"0.frames": frames})
-        clip = Clip(f"k{i}/0", f"{NASTY}{i}", f"{NASTY}.mp4", 0.0, 30, 96, 80.0, -20.0)
+        clip = Clip(f"k{i}/0", f"{NASTY}{i}", f"{NASTY}{i}.mp4", 0.0, 30, 96, 80.0, -20.0)
         writer.add([clip_row(f"k{i}", clip)])
     for i in range(2):
         writer.add([refused_row(f"r{i}", f"/data/{NASTY}{i}.avi", f"no face: {NASTY}")])
@@ -165,7 +165,11 @@ class Links(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    path = write_report(write_run(folder / "run"), write_store(folder / "store"))
+    path = write_report(
+        write_run(folder / "run"),
+        write_store(folder / "store"),
+        defaults=asdict(TrainSettings()),
+    )
     assert path == folder / "run" / "report.html"
     return path.read_text(encoding="utf-8")
 

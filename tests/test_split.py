@@ -138,7 +138,8 @@ def test_two_faces_of_one_video_stay_together(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path, ClipSpec())
     for clip in store.clips:
         twin = Clip(**{**clip.__dict__, "id": clip.id[:-1] + "1"})
-        writer.add([clip_row(clip.shard.removesuffix("-0"), twin)])
+        key = clip.shard.removesuffix("-0")
+        writer.add([clip_row(key, clip), clip_row(key, twin)])
     split = split_store(ClipStore(tmp_path))
     assert not {c.source for c in split.train} & {c.source for c in split.heldout}
     assert len(split.train) + len(split.heldout) == 20

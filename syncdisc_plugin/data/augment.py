@@ -6,7 +6,7 @@ camera and a microphone do not change within a second. Nothing here moves anythi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -42,6 +42,16 @@ class Augment:
     """Share of chunks with noise or other speech mixed under the voice, 3 to 30 dB below it."""
     mask_bins: int = 12
     """Widest band of mel bins that is blanked, twice per chunk at most."""
+
+
+def softened(a: Augment, step: int, steps: int = 300) -> Augment:
+    """Strengths that rise from a quarter to the whole over the first steps.
+
+    A net that cannot tell anything yet leaves chance sooner on footage that is easy to read.
+    """
+    part = min(1.0, 0.25 + 0.75 * step / steps)
+    values = {f.name: getattr(a, f.name) * part for f in fields(a)}
+    return Augment(**{**values, "mask_bins": round(values["mask_bins"])})
 
 
 def cut_input(frames: np.ndarray, spec: ClipSpec, affine: np.ndarray | None = None) -> np.ndarray:
@@ -94,7 +104,7 @@ def change_look(frames: np.ndarray, rng: np.random.Generator, a: Augment) -> np.
     brightness = rng.uniform(-1, 1) * a.color / 2
     gains = 1 + rng.uniform(-1, 1, 3) * a.color / 2
     curve = (ramp**gamma - 0.5) * contrast + 0.5 + brightness
-    table = (np.clip(curve[:, None] * gains, 0, 1) * 255).astype(np.uint8)[None]
+    table = np.rint(np.clip(curve[:, None] * gains, 0, 1) * 255).astype(np.uint8)[None]
     f, h, w, _ = frames.shape
     out: np.ndarray = cv2.LUT(frames.reshape(1, -1, 3), table).reshape(f * h, w, 3)
     if rng.random() < a.gray:

@@ -6,7 +6,7 @@ fit any language, camera and net: a verdict is given to at most `false_accept` o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.data.sampling import Item
+from syncdisc_plugin.data.store import Clip
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
 
 
@@ -77,16 +78,6 @@ class FilterResult:
         """How many clips got it."""
         return sum(v.verdict == verdict for v in self.verdicts)
 
-    def items(self, embedded: Sequence[Embedded]) -> list[Item]:
-        """The second dataset."""
-        by_id = {v.clip_id: v for v in self.verdicts}
-        out = []
-        for e in embedded:
-            v = by_id[e.clip.id]
-            if v.verdict != "dropped":
-                out.append(Item(e.clip, v.offset_frames if v.verdict == "shifted" else 0))
-        return out
-
 
 def judge_clips(
     clips: Sequence[Embedded], settings: FilterSettings | None = None, seed: int = 0
@@ -111,6 +102,17 @@ def judge_clips(
         for c, curve in zip(clips, curves, strict=True)
     ]
     return FilterResult(verdicts, keep, shift, least, [s for s, _ in null])
+
+
+def second_dataset(clips: Sequence[Clip], verdicts: Iterable[dict[str, Any]]) -> list[Item]:
+    """What the filter leaves of `clips`, given rows of `Verdict`: kept, or shifted into sync."""
+    by_id = {row["clip_id"]: row for row in verdicts}
+    out = []
+    for clip in clips:
+        row = by_id.get(clip.id)
+        if row and row["verdict"] != "dropped":
+            out.append(Item(clip, row["offset_frames"] if row["verdict"] == "shifted" else 0))
+    return out
 
 
 def _strength(curve: OffsetCurve, windows: int) -> float:

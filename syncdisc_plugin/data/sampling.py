@@ -18,6 +18,7 @@ from syncdisc_plugin.data.augment import (
     change_sound,
     cut_input,
     random_crop,
+    softened,
 )
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.timing import mel_start
@@ -99,15 +100,16 @@ class Sampler:
         rng = np.random.default_rng([self.seed, stage, step])
         enough = np.count_nonzero(self.weight) >= self.n
         picks = rng.choice(len(self.items), self.n, replace=not enough, p=self.weight)
+        # Stage 1 starts from nothing, the others from a net that can read.
+        changes = softened(self.augment, step) if stage == 1 else self.augment
         chunks = [
-            self._chunk(self.items[p], np.random.default_rng(rng.integers(2**63))) for p in picks
+            self._chunk(self.items[p], np.random.default_rng(rng.integers(2**63)), changes)
+            for p in picks
         ]
         mels = [c[1] for c in chunks]
         # Each chunk's background is its neighbour's speech: no further reading.
         sounds = [
-            change_sound(
-                mels[i], mels[i - 1], np.random.default_rng(rng.integers(2**63)), self.augment
-            )
+            change_sound(mels[i], mels[i - 1], np.random.default_rng(rng.integers(2**63)), changes)
             for i in range(self.n)
         ]
         return Batch(
@@ -119,14 +121,14 @@ class Sampler:
         )
 
     def _chunk(
-        self, item: Item, rng: np.random.Generator
+        self, item: Item, rng: np.random.Generator, changes: Augment
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         windows = self.f - self.spec.window_frames + 1
         first, last = self._room(item)
         start = int(rng.integers(first, last - windows + 1))
         frames = self.store.frames(item.clip, start, start + self.f)
-        frames = cut_input(frames, self.spec, random_crop(rng, self.spec, self.augment))
-        frames = change_look(frames, rng, self.augment)
+        frames = cut_input(frames, self.spec, random_crop(rng, self.spec, changes))
+        frames = change_look(frames, rng, changes)
         heard = start - item.offset_frames
         m0 = mel_start(heard, self.spec)
         starts = np.array([mel_start(heard + i, self.spec) - m0 for i in range(windows)])

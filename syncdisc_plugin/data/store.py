@@ -243,7 +243,7 @@ class ClipStore:
             tensor = shard.get_slice(f"{clip.track}.{name}")
             size = tensor.get_shape()[0]  # unlike numpy's, these slices must not overrun
             stop = size if stop is None else min(stop, size)
-            return tensor[min(start, stop) : stop]
+            return tensor[start:stop] if start < stop else tensor[0:0]
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{self.root}: clip {clip.id} ({clip.source}) cannot be read: {error}. "

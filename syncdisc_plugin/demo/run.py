@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def run_demo(out: Path, *, resume: bool = False) -> bool:
     tqdm.write(f"{len(store)} clips, {len(store.refused)} refused")
     _say(3, "training: stage 1 on all of it, filter, stage 2, stage 3")
     weights = train(store, run, SETTINGS, resume=resume or (run / "settings.json").exists())
-    report_page = write_report(run, store, title="syncdisc demo")
+    report_page = write_report(run, store, title="syncdisc demo", defaults=asdict(TrainSettings()))
     _say(4, "a small generator, trained by SyncLoss and nothing else that knows of lips")
     generator = _train_small_generator(weights, out)
     figures = read_about(weights)["heldout"]

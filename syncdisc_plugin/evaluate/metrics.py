@@ -66,8 +66,8 @@ def pair_accuracy_by_distance(clips: Sequence[Embedded], seed: int = 0) -> dict[
             if len(clip.v) > d:
                 s = clip.similarity
                 own = s.diagonal()
-                right.append((own[:-d] > s.diagonal(d)).numpy())
-                right.append((own[d:] > s.diagonal(-d)).numpy())
+                right.append(_wins(own[:-d], s.diagonal(d)))
+                right.append(_wins(own[d:], s.diagonal(-d)))
         out[str(d)] = float(np.concatenate(right).mean()) if right else float("nan")
     rng = np.random.default_rng(seed)
     for name, same_speaker in (("other_clip_same_speaker", True), ("other_speaker", False)):
@@ -83,9 +83,14 @@ def pair_accuracy_by_distance(clips: Sequence[Embedded], seed: int = 0) -> dict[
             other = others[rng.integers(len(others))]
             pick = rng.integers(0, len(other.a), len(clip.v))
             own = (clip.v * clip.a).sum(1)
-            right.append((own > (clip.v * other.a[pick]).sum(1)).numpy())
+            right.append(_wins(own, (clip.v * other.a[pick]).sum(1)))
         out[name] = float(np.concatenate(right).mean()) if right else float("nan")
     return out
+
+
+def _wins(true: torch.Tensor, false: torch.Tensor) -> np.ndarray:
+    """1 where the true pair is closer, 0.5 for a tie."""
+    return ((true > false).float() + 0.5 * (true == false).float()).numpy()
 
 
 def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -> dict[str, float]:
@@ -114,9 +119,8 @@ def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -
 def auc(pairs: Pairs) -> float:
     """Area under the ROC curve: chance that a true pair scores above a false one."""
     scores = np.concatenate([pairs.false, pairs.true])
-    order = scores.argsort(kind="stable")
-    ranks = np.empty(len(scores))
-    ranks[order] = np.arange(1, len(scores) + 1)
+    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]  # ties share their mean rank
     n1, n0 = len(pairs.true), len(pairs.false)
     return float((ranks[n0:].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
@@ -186,12 +190,15 @@ def crossfitted_ece(first: Sequence[Embedded], second: Sequence[Embedded]) -> fl
 
 
 def summary(clips: Sequence[Embedded], scale: float, bias: float) -> dict[str, object]:
-    """All figures of a clip set, as `syncdisc evaluate --json` writes them."""
+    """All figures of a clip set, as `syncdisc evaluate --json` writes them.
+
+    None stands for what the clips cannot give (no second speaker, no clip long enough).
+    """
     pairs = far_pairs(clips)
     curves = [offset_curve(c.v, c.a) for c in clips]
 
     offsets = np.array([c.offset_frames for c in curves])
-    return {
+    figures = {
         "pair_accuracy": pair_accuracy(clips),
         "pair_accuracy_by_distance": pair_accuracy_by_distance(clips),
         "pm_accuracy": pm_accuracy(clips),
@@ -210,3 +217,11 @@ def summary(clips: Sequence[Embedded], scale: float, bias: float) -> dict[str, o
         "n_speakers": len({c.clip.speaker for c in clips}),
         "n_windows": int(sum(len(c.v) for c in clips)),
     }
+    return {name: _known(value) for name, value in figures.items()}
+
+
+def _known(value: object) -> object:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: _known(v) for k, v in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,8 +13,7 @@ from typing import Any
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.store import ClipStore, read_rows, write_atomic
 from syncdisc_plugin.evaluate import figures
-from syncdisc_plugin.evaluate.figures import folded, grid, table
-from syncdisc_plugin.train.settings import TrainSettings
+from syncdisc_plugin.evaluate.page import document, faces, folded, grid, table
 
 NAMES = {0: "Untrained", 1: "Stage 1", 2: "Stage 2", 3: "Stage 3"}
 MEANING = {
@@ -62,7 +61,10 @@ class _Left:
 
 
 def write_report(
-    run: Path, store: ClipStore | None = None, title: str = "A lip-sync discriminator"
+    run: Path,
+    store: ClipStore | None = None,
+    title: str = "A lip-sync discriminator",
+    defaults: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write RUN/report.html from what the run has left so far.
 
@@ -70,6 +72,7 @@ def write_report(
         run: folder of a run, finished or not.
         store: the clips that it learns from; without it the page has no faces and no refusals.
         title: the page's first line.
+        defaults: the usual settings; what differs from them is shown before all settings.
 
     Returns:
         Path of the page.
@@ -83,19 +86,10 @@ def write_report(
         "Stage 2: widening the gap": _gap(left),
         "The filter": _filter(left, store),
         "Similarity over offset": _curves(left),
-        "Settings": _settings(left),
+        "Settings": _settings(left, defaults or {}),
         "Use it": _use(left),
     }
-    body = "\n".join(
-        f"<section>\n<h2>{name}</h2>\n{text}\n</section>" for name, text in sections.items()
-    )
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{figures.CSS}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{escape(title)}</h1>\n<p class="lead">{_lead(left)}</p>\n{body}\n'
-        "</main>\n</body>\n</html>\n"
-    )
+    page = document(title, _lead(left), sections)
     write_atomic(run / "report.html", page)
     return run / "report.html"
 
@@ -197,7 +191,7 @@ def _data(left: _Left, store: ClipStore | None) -> str:
     out.append(
         f"<p>The store holds {_count(len(store), 'clip')} of {_count(speakers, 'speaker')}, "
         f"{sum(_minutes(store).values()):.1f} minutes; {_count(len(store.refused), 'input')} "
-        f"refused.</p>\n{figures.faces(store)}"
+        f"refused.</p>\n{faces(store)}"
     )
     rows = [[_short(row["path"]), row["reason"]] for row in store.refused]
     out.append(folded("Refused inputs, and why", ["Input", "Why"], rows))
@@ -343,15 +337,15 @@ def _by_stage(words: str, drawn: list[str]) -> str:
     return f"<p>{words}</p>{grid(drawn)}"
 
 
-def _settings(left: _Left) -> str:
+def _settings(left: _Left, defaults: Mapping[str, Any]) -> str:
     if not left.settings:
         return _later("Not yet: the run has no settings.json.")
     # Through JSON, so that a tuple equals the list that it is stored as.
-    usual = dict(_flat(json.loads(json.dumps(asdict(TrainSettings())))))
+    usual = dict(_flat(json.loads(json.dumps(defaults))))
     rows = [[name, value, usual.get(name, "—")] for name, value in _flat(left.settings)]
-    other = [row for row in rows if row[1] != row[2]]
+    other = [row for row in rows if defaults and row[1] != row[2]]
     head = ["Setting", "This run", "Default"]
-    words = "Other than the defaults:" if other else "All are the defaults."
+    words = "Other than the defaults:" if other else ""
     shown = table("Settings other than the defaults", head, other) if other else ""
     return f"<p>{words}</p>{shown}{folded('All settings', head, rows)}"
 

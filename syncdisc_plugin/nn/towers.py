@@ -41,7 +41,7 @@ class FaceTower(nn.Module):
         self.flatten = ConvNorm(8 * w, 8 * w, (rows, 6))
         self.dropout = nn.Dropout(dropout)
         self.join = ConvNorm(8 * w, 2 * embed_dim, (1, self.join_frames))
-        self.head = _head(2 * embed_dim, embed_dim)
+        self.head = nn.Conv2d(2 * embed_dim, embed_dim, 1)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """frames (B, F, 3, h, w) RGB in [0, 1] -> (B, F - T + 1, D), not normalised."""
@@ -73,17 +73,9 @@ class AudioTower(nn.Module):
             nn.Dropout(dropout),
             ConvNorm(8 * w, 2 * embed_dim, (-(-spec.mel.n_mels // 16), 1)),
         )
-        self.head = _head(2 * embed_dim, embed_dim)
+        self.head = nn.Conv2d(2 * embed_dim, embed_dim, 1)
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """mel (B, M, L) in [-4, 4] -> (B, L - 15, D), one per mel start, not normalised."""
         x = (mel[:, None] * 0.25).contiguous(memory_format=torch.channels_last)
         return rearrange(self.head(self.body(x)), "B D 1 L -> B L D")
-
-
-def _head(channels: int, embed_dim: int) -> nn.Sequential:
-    """Last layer. The norm takes out what all embeddings share: cosines start around zero, not
-    around one common direction, and the loss leaves chance several times sooner."""
-    return nn.Sequential(
-        nn.Conv2d(channels, embed_dim, 1, bias=False), nn.BatchNorm2d(embed_dim, affine=False)
-    )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.filter import judge_clips
+from syncdisc_plugin.data.filter import judge_clips, second_dataset
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, split_store
 from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
@@ -231,7 +231,7 @@ class Trainer:
             "similarity_true": float(pairs.true.mean()),
             "similarity_false": float(pairs.false.mean()),
         }
-        if score > p.best:
+        if not score <= p.best:  # also where clips are too short for a score: the last are kept
             p.best, p.since_best = score, 0
             self._keep(stage, average, values)
         else:
@@ -281,14 +281,7 @@ class Trainer:
         """The first dataset for stage 1, what the filter left of it for the others."""
         if stage == 1:
             return [Item(clip) for clip in self.split.train]
-        verdicts = {row["clip_id"]: row for row in read_rows(self.run / "filter.jsonl")}
-        items = [
-            Item(
-                c, verdicts[c.id]["offset_frames"] if verdicts[c.id]["verdict"] == "shifted" else 0
-            )
-            for c in self.split.train
-            if c.id in verdicts and verdicts[c.id]["verdict"] != "dropped"
-        ]
+        items = second_dataset(self.split.train, read_rows(self.run / "filter.jsonl"))
         left = sum(i.clip.n_frames for i in items)
         if left < 0.1 * sum(c.n_frames for c in self.split.train):
             tqdm.write(
