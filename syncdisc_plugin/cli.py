@@ -52,10 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"syncdisc {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\nsyncdisc {verb}: stopped. What is done is kept; go on with --resume.",
-            file=sys.stderr,
-        )
+        how = " with --resume" if verb in ("train", "run", "demo") else ""
+        print(f"\nsyncdisc {verb}: stopped. The same command{how} goes on.", file=sys.stderr)
         return 130
 
 

@@ -119,9 +119,9 @@ def test_unicode_survives(tmp_path: Path) -> None:
     writer.add([refused_row("bad", "папка/файл.mp4", "нет звука")])
     for _ in range(2):
         store = ClipStore(tmp_path / "Ünï störe")
-        assert [c.speaker for c in store.clips] == names
-        assert [c.note for c in store.clips] == [f"{n}?" for n in names]
-        assert store.clips[1].source == "李 小龙/k1.mp4"
+        assert sorted(c.speaker for c in store.clips) == sorted(names)
+        assert all(c.note == f"{c.speaker}?" for c in store.clips)
+        assert store["k1-0/0"].source == "李 小龙/k1.mp4"
         assert store.refused[0]["reason"] == "нет звука"
         StoreWriter(store.root, SPEC)  # opening for writing writes the manifest anew
 
@@ -337,5 +337,6 @@ def test_more_shards_than_stay_open(tmp_path: Path) -> None:
     made = [add_input(writer, [make_clip(f"k{i}")], seed=i)[0] for i in range(140)]
     store = ClipStore(tmp_path / "s")
     for _ in range(2):
-        for clip, tensors in zip(store.clips, made, strict=True):
-            np.testing.assert_array_equal(store.mel(clip, 2, 4), tensors["mel"][2:4])
+        for i, tensors in enumerate(made):
+            mel = store.mel(store[f"k{i}-0/0"], 2, 4)
+            np.testing.assert_array_equal(mel, tensors["mel"][2:4])

@@ -189,11 +189,13 @@ class ClipStore:
         self.spec = read_spec(self.root)
         self.rows = list(read_rows(self.root / "manifest.jsonl"))
         names = Clip.__dataclass_fields__
-        self.clips = [
+        clips = (
             Clip(**{k: v for k, v in row.items() if k in names})
             for row in self.rows
             if row["status"] == "ok"
-        ]
+        )
+        # Not in the order in which a pool of workers happened to finish them.
+        self.clips = sorted(clips, key=lambda clip: (clip.source, clip.start_s, clip.id))
         self.refused = [row for row in self.rows if row["status"] != "ok"]
         self._by_id = {clip.id: clip for clip in self.clips}
         self._open: OrderedDict[str, Any] = OrderedDict()
