@@ -240,7 +240,8 @@ def _evaluate(args: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     _add_prepare(parser)
     parsed = parser.parse_args(args)
-    from syncdisc_plugin.data.store import ClipStore, write_atomic
+    from syncdisc_plugin.atomic import write_text
+    from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.run import evaluate_store, evaluate_videos
 
     if (parsed.data is None) == (parsed.videos is None):
@@ -250,7 +251,7 @@ def _evaluate(args: Sequence[str]) -> int:
     else:
         figures = evaluate_videos(parsed.weights, parsed.videos, _prepare_settings(parsed))
     if parsed.json:
-        write_atomic(parsed.json, json.dumps(figures, indent=1) + "\n")
+        write_text(parsed.json, json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():
         print(f"{name:28} {_short(value)}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec
@@ -27,20 +27,15 @@ def save(net: Discriminator, path: Path | str, **about: Any) -> Path:
     The write is atomic: a kill leaves the old file or the new one, whole.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": FORMAT,
         "spec": net.spec.to_json(),
         "architecture": json.dumps(asdict(net.arch)),
         "about": json.dumps(about),
     }
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    try:
+    with replacing(path) as temp:
         save_file(tensors, temp, metadata)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
     return path
 
 

@@ -21,7 +21,7 @@ NAME = "syncdisc_plugin"
 
 # Each may import from those before it.
 LAYERS = [
-    *("spec", "errors", "timing", "mel", "nn", "weights", "sync_loss"),
+    *("spec", "errors", "atomic", "timing", "mel", "nn", "weights", "sync_loss"),
     *("media", "faces", "data", "evaluate", "train", "demo", "cli"),
 ]
 BEYOND_LAYERS = ("__init__", "__main__")  # the table of contents and `python -m`

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from syncdisc_plugin import weights
+from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.store import (
     Clip,
     ClipStore,
     StoreWriter,
     clip_row,
     refused_row,
-    write_atomic,
     write_shard,
 )
 from syncdisc_plugin.evaluate.report import write_report
@@ -105,12 +105,12 @@ def write_run(run: Path, stages: int = 3) -> Path:
     """A plausible run that has finished `stages` stages."""
     rng = np.random.default_rng(0)
     settings = json.dumps(asdict(TrainSettings(steps=1000, seed=7)))
-    write_atomic(run / "settings.json", settings)
+    write_text(run / "settings.json", settings)
     rows = "".join(json.dumps(row) + "\n" for row in fake_log(stages, rng))
-    write_atomic(run / "log.jsonl", rows)
+    write_text(run / "log.jsonl", rows)
     for stage in range(stages + 1):
         text = json.dumps(fake_heldout(stage, rng))
-        write_atomic(run / "heldout" / f"stage{stage}.json", text)
+        write_text(run / "heldout" / f"stage{stage}.json", text)
     verdicts = []
     for i in range(81):
         verdict = "kept" if i < 70 else "shifted" if i < 76 else "dropped"
@@ -121,8 +121,8 @@ def write_run(run: Path, stages: int = 3) -> Path:
         verdicts.append(json.dumps(row) + "\n")
     found = {"kept": 70, "shifted": 6, "dropped": 5, "keep_threshold": 1.61}
     found |= {"shift_threshold": 2.05, "impostor_strengths": rng.gamma(3, 0.3, 600).tolist()}
-    write_atomic(run / "filter.json", json.dumps(found))
-    write_atomic(run / "filter.jsonl", "".join(verdicts))
+    write_text(run / "filter.json", json.dumps(found))
+    write_text(run / "filter.jsonl", "".join(verdicts))
     net = Discriminator(ClipSpec(), Architecture(face_width=4, audio_width=4, embed_dim=8))
     about = {"split": "5 of 28 speakers held out", "speakers": 23, "minutes_of_footage": 32.1}
     weights.save(net, run / f"stage{stages}.safetensors", stage=stages, **about)
@@ -254,7 +254,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     row = {"kind": "measure", "stage": 1, "step": 0, "seconds": 20.0, "pair_accuracy": 0.5088}
     row |= {"pm_accuracy_5": 0.091, "pm_accuracy_15": 0.085, "gap": 0.0}
     row |= {"similarity_true": 0.0, "similarity_false": 0.0}
-    write_atomic(tmp_path / "log.jsonl", json.dumps(row) + '\n{"kind": "st')
+    write_text(tmp_path / "log.jsonl", json.dumps(row) + '\n{"kind": "st')
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "50.9%" in text
     assert text.count("Not yet") >= 5

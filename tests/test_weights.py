@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from syncdisc_plugin import weights
+from syncdisc_plugin import atomic, weights
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec, MelSpec
@@ -200,7 +200,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     if dies_in == "save_file":
         monkeypatch.setattr(weights, "save_file", half)
     else:
-        monkeypatch.setattr(weights.os, "replace", refuse)
+        monkeypatch.setattr(atomic.os, "replace", refuse)
     with torch.no_grad():
         tiny_net.bias.add_(1)
     with pytest.raises(OSError, match="No space"):

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from syncdisc_plugin.data.store import Clip, ClipStore, write_atomic
+from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.errors import StoreError
 
 
@@ -72,7 +73,7 @@ def split_store(
             note += " (only one speaker is known: figures say nothing about other speakers)"
         if not heldout:
             note = "one video only: nothing is held out, figures are on training clips"
-    write_atomic(
+    write_text(
         path,
         json.dumps({"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}, indent=1),
     )

@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from syncdisc_plugin.atomic import replacing, write_text
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import n_windows
@@ -65,14 +66,6 @@ class Clip:
         return self.id.rsplit("/", 1)[1]
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temp.write_text(text, encoding="utf-8")
-    os.replace(temp, path)
-
-
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file; a last line that a kill cut short is skipped."""
     if not path.exists():
@@ -108,7 +101,7 @@ class StoreWriter:
             raise StoreError(f"--out {root}: not empty and not a clip store. Give a new folder.")
         else:
             (root / "shards").mkdir(parents=True, exist_ok=True)
-            write_atomic(meta, json.dumps({"format": FORMAT, "spec": json.loads(spec.to_json())}))
+            write_text(meta, json.dumps({"format": FORMAT, "spec": json.loads(spec.to_json())}))
         self.manifest = root / "manifest.jsonl"
         rows = list(read_rows(self.manifest))
         counts = Counter(row["key"] for row in rows)
@@ -138,20 +131,14 @@ class StoreWriter:
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         # Whole, so that a half-written last line does not swallow the next row.
-        write_atomic(self.manifest, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.manifest, "".join(json.dumps(row) + "\n" for row in rows))
         self._rows = rows
 
 
 def write_shard(root: Path, key: str, tensors: dict[str, np.ndarray]) -> None:
     """Write one shard atomically."""
-    path = root / "shards" / f"{key}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(root / "shards" / f"{key}.safetensors") as temp:
         save_file(tensors, temp)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def clip_row(key: str, clip: Clip) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.demo.portrait import Appearance, Portrait, appearance, drift_head, to_uint8
 from syncdisc_plugin.demo.voice import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Voice, speak
 from syncdisc_plugin.media.encode import write_video
@@ -150,7 +150,5 @@ def write_footage(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, film(take), fps=FPS, audio=take.audio, sample_rate_hz=SAMPLE_RATE_HZ)
     rows = [take.truth() for take in takes]
-    unfinished = folder / "truth.json.tmp"
-    unfinished.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / "truth.json")
+    write_text(folder / "truth.json", json.dumps(rows, indent=1) + "\n")
     return rows

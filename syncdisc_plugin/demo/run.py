@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import ClipStore, read_rows, write_atomic
+from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.demo.footage import write_footage
 from syncdisc_plugin.demo.generator import GeneratorReport, draw, train_generator
 from syncdisc_plugin.demo.portrait import Portrait, appearance
@@ -66,7 +67,7 @@ def run_demo(out: Path, *, resume: bool = False) -> bool:
     planted = _compare_filter(truth, list(read_rows(run / "filter.jsonl")))
     ok = _tell(figures, planted, generator)
     summary = {"heldout": figures, "filter": planted, "generator": _first_and_last(generator)}
-    write_atomic(out / "demo.json", json.dumps(summary | {"ok": ok}, indent=1) + "\n")
+    write_text(out / "demo.json", json.dumps(summary | {"ok": ok}, indent=1) + "\n")
     print(f"\nreport     {report_page}\nweights    {weights}\ngenerator  {out / 'generator.svg'}")
     print(f"took {time.monotonic() - began:.0f} s; next: syncdisc run --videos DIR --out RUN")
     return ok

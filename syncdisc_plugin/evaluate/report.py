@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.store import ClipStore, read_rows, write_atomic
+from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.evaluate import figures
 from syncdisc_plugin.evaluate.page import document, faces, folded, grid, table
 
@@ -90,7 +91,7 @@ def write_report(
         "Use it": _use(left),
     }
     page = document(title, _lead(left), sections)
-    write_atomic(run / "report.html", page)
+    write_text(run / "report.html", page)
     return run / "report.html"
 
 

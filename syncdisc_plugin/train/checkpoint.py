@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.train.gap import GapState
 
@@ -55,10 +55,8 @@ def save_state(
     for index, moments in optimiser.state_dict()["state"].items():
         for key, value in moments.items():
             tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
-    path = run / "state.safetensors"
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temp, {"progress": json.dumps(asdict(progress))})
-    os.replace(temp, path)
+    with replacing(run / "state.safetensors") as temp:
+        save_file(tensors, temp, {"progress": json.dumps(asdict(progress))})
 
 
 def read_progress(run: Path) -> Progress | None:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from syncdisc_plugin.data.store import read_rows, write_atomic
+from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.store import read_rows
 
 
 class RunLog:
@@ -22,7 +23,7 @@ class RunLog:
             stage, step = resume_at
             last = (stage, step) if step else (stage - 1, 10**9)
             rows = [r for r in read_rows(self.path) if (r["stage"], r["step"]) <= last]
-        write_atomic(self.path, "".join(json.dumps(r) + "\n" for r in rows))
+        write_text(self.path, "".join(json.dumps(r) + "\n" for r in rows))
         self._file = self.path.open("a", encoding="utf-8")
         purge = sum(1 for r in rows if r["kind"] == "step") or None
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge)

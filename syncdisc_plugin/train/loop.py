@@ -14,11 +14,12 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
+from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import judge_clips, second_dataset
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, split_store
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows, write_atomic
+from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
@@ -357,5 +358,5 @@ def _open_run(
     if resume and path.exists():
         stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
         return stored, read_progress(run) or Progress()
-    write_atomic(path, json.dumps(asdict(settings), indent=1))
+    write_text(path, json.dumps(asdict(settings), indent=1))
     return settings, None

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import FilterResult
-from syncdisc_plugin.data.store import Clip, ClipStore, write_atomic
+from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator, offset_curve
 
@@ -77,7 +78,7 @@ def write_heldout(run: Path, stage: int, heldout: Heldout) -> None:
         "histogram": {"edges": HISTOGRAM_EDGES.round(4).tolist(), **histogram},
         "curves": curves,
     }
-    write_atomic(run / "heldout" / f"stage{stage}.json", json.dumps(rows))
+    write_text(run / "heldout" / f"stage{stage}.json", json.dumps(rows))
 
 
 def write_verdicts(run: Path, result: FilterResult) -> None:
@@ -91,9 +92,9 @@ def write_verdicts(run: Path, result: FilterResult) -> None:
         "least_confidence": result.least_confidence,
         "impostor_strengths": [round(s, 3) for s in result.impostor_strengths],
     }
-    write_atomic(run / "filter.json", json.dumps(summary, indent=1))
+    write_text(run / "filter.json", json.dumps(summary, indent=1))
     # Last: a run that finds this file takes the filter as done.
-    write_atomic(run / "filter.jsonl", "".join(json.dumps(v.row()) + "\n" for v in result.verdicts))
+    write_text(run / "filter.jsonl", "".join(json.dumps(v.row()) + "\n" for v in result.verdicts))
 
 
 def some_frames(clips: list[Clip], frames: int) -> list[Clip]:

@@ -1,0 +1,31 @@
+"""Files that are there whole or not at all, however a program ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there takes its place at the end.
+
+    Where the block raises, or is killed, `path` stays as it was. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temp
+        # Some writers keep their files to themselves; these are for whoever may read the folder.
+        os.chmod(temp, 0o644)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8."""
+    with replacing(path) as temp:
+        temp.write_text(text, encoding="utf-8")
