@@ -181,3 +181,13 @@ def test_the_same_seed_gives_the_same_net() -> None:
         torch.manual_seed(11)
         nets.append(Discriminator(arch=SMALL).state_dict())
     assert all(torch.equal(nets[0][k], nets[1][k]) for k in nets[0])
+
+
+def test_size_and_cost_are_what_the_readme_says() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = Discriminator().eval()
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(4.3, abs=0.05)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.rand(1, 5, 3, 48, 96), torch.zeros(1, 80, 16))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(0.38, abs=0.01)
