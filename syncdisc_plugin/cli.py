@@ -83,6 +83,14 @@ def _add_prepare(parser: ArgumentParser, skip: set[str] | None = None) -> None:
     parser.add_class_arguments(PrepareSettings, skip=skip)
 
 
+def _add_spec(parser: ArgumentParser) -> None:
+    from syncdisc_plugin.spec import ClipSpec
+
+    # What the code can do; the rest of the spec is the hosts' and stays.
+    fixed = {"fps", "window_frames", "window_mels", "crop", "color", "mel"}
+    parser.add_class_arguments(ClipSpec, "spec", skip=fixed)
+
+
 def _prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
     from syncdisc_plugin.data.prepare import PrepareSettings
     from syncdisc_plugin.faces import TrackSettings
@@ -110,16 +118,19 @@ def _prepare(args: Sequence[str]) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="videos, or folders of videos")
     parser.add_argument("--out", type=Path, required=True, help="the store: new, or to add to")
     _add_prepare(parser)
+    _add_spec(parser)
     parsed = parser.parse_args(args)
-    return 0 if _run_prepare(parsed.paths, parsed.out, _prepare_settings(parsed)) else 2
+    _run_prepare(parsed.paths, parsed.out, parsed.spec, _prepare_settings(parsed))
+    return 0
 
 
-def _run_prepare(paths: Sequence[Path], out: Path, settings: Any) -> bool:
+def _run_prepare(paths: Sequence[Path], out: Path, spec: Namespace, settings: Any) -> None:
     from syncdisc_plugin.data.prepare import prepare
     from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.spec import ClipSpec
 
     began = time.monotonic()
-    result = prepare(paths, out, settings=settings)
+    result = prepare(paths, out, ClipSpec(**vars(spec)), settings)
     took = time.monotonic() - began
     for row in result.refused:
         print(f"  refused: {row['reason']}", file=sys.stderr)
@@ -128,7 +139,7 @@ def _run_prepare(paths: Sequence[Path], out: Path, settings: Any) -> bool:
         f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
         f"{len(result.refused)} refused -> {out}"
     )
-    return bool(ClipStore(out).clips)
+    ClipStore(out)  # refuses a store without a clip
 
 
 def _train(args: Sequence[str]) -> int:
@@ -163,13 +174,16 @@ def _run(args: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help=_RESUME)
     _add_prepare(parser, skip={"device"})
+    _add_spec(parser)
     parser.add_class_arguments(TrainSettings)
     parsed = parser.parse_args(args)
     if (parsed.out / "settings.json").exists() and not parsed.resume:
         raise RunError(f"--out {parsed.out}: holds a run. Add --resume to go on with it.")
     began = time.monotonic()
     device = "cpu" if parsed.device == "auto" else parsed.device
-    _run_prepare(parsed.videos, parsed.out / "store", _prepare_settings(parsed, device))
+    if not (parsed.out / "settings.json").exists():  # else training has begun on what there is
+        settings = _prepare_settings(parsed, device)
+        _run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
     store = ClipStore(parsed.out / "store")
     # The minutes are those of the whole job: what prepare took is gone, the report needs a bit.
     left = max(0.2 * parsed.minutes, parsed.minutes * 0.98 - (time.monotonic() - began) / 60)
@@ -219,6 +233,8 @@ def _filter(args: Sequence[str]) -> int:
     from syncdisc_plugin.evaluate.run import load_for
     from syncdisc_plugin.train.measure import write_verdicts
 
+    if (parsed.out / "settings.json").exists():
+        raise RunError(f"--out {parsed.out}: holds a run, whose own verdicts would be replaced.")
     store = ClipStore(parsed.data)
     net = load_for(store, parsed.weights)
     clips = tqdm(store.clips, desc="filter", unit="clip", disable=None)

@@ -28,8 +28,9 @@ class SyncLoss(nn.Module):
     largest value is a little above scale + |bias| (about 20), never infinite.
 
     The judge inside is not a child module: it has no parameters to optimise, adds nothing to the
-    host's checkpoints, stays in eval mode and in fp32 whatever the host calls. `.to(device)`
-    moves it. Its graph is freed inside `forward`; only the gradient at the frames is kept.
+    host's checkpoints, stays in eval mode and in fp32 whatever the host calls. `.to(device)` moves
+    it, and so does a call with frames that lie elsewhere. Its graph is freed inside `forward`; only
+    the gradient at the frames is kept.
 
     Args:
         weights: a shipped name, or the path of a checkpoint that the trainer wrote.
@@ -132,8 +133,15 @@ class SyncLoss(nn.Module):
                 f"mel: expected ({frames.shape[0]}, 1, {bins}, {length}), "
                 f"got {tuple(mel.shape)}. {hint}."
             )
+        if spec.region == "lower" and frames.shape[-1] > 1.8 * frames.shape[-2]:
+            raise ValueError(
+                f"frames: expected whole faces, got {tuple(frames.shape[-2:])} rows and columns, "
+                "which look like lower halves. Pass the faces before they are cut."
+            )
         low, high = VALUE_RANGES[self.value_range]
-        self._check_range(frames, low, high)
+        self._check_values(frames, mel, low, high)
+        if self.net.log_scale.device != frames.device:
+            self.net.to(frames.device)  # no parameter tells a host that this must be moved
         x = (frames.float() - low) / (high - low)
         if self.color == "bgr":
             x = x.flip(1)
@@ -145,9 +153,11 @@ class SyncLoss(nn.Module):
                 x.flatten(0, 1), spec.input_hw, mode="bilinear", antialias=True, align_corners=False
             )
             x = flat.unflatten(0, x.shape[:2])
-        return x, mel.detach().float()
+        return x, mel.detach().to(x)
 
-    def _check_range(self, frames: torch.Tensor, low: float, high: float) -> None:
+    def _check_values(
+        self, frames: torch.Tensor, mel: torch.Tensor, low: float, high: float
+    ) -> None:
         """Look at the values once: a wrong range is the commonest mistake, and a silent one."""
         if self._checked:
             return
@@ -157,6 +167,12 @@ class SyncLoss(nn.Module):
             raise ValueError(
                 f"frames: expected values in {self.value_range}, got {least:.3g}..{most:.3g}. "
                 f"Name the range: SyncLoss(value_range=...), one of {sorted(VALUE_RANGES)}."
+            )
+        most_mel, limit = float(mel.detach().abs().max()), self.net.spec.mel.max_abs
+        if most_mel > 1.1 * limit:
+            raise ValueError(
+                f"mel: expected values in [-{limit:g}, {limit:g}], got up to {most_mel:.3g}. "
+                "Pass Wav2Lip's normalised mel; syncdisc_plugin.log_mel makes it from a waveform."
             )
         self._checked = True
 

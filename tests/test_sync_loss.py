@@ -522,3 +522,16 @@ def test_weight_is_a_hint_and_not_applied(path: Path) -> None:
     assert sync.weight == 0.5
     assert torch.equal(sync(frames, mel), SyncLoss(path)(frames, mel))
     assert 0 < SyncLoss(path).weight < 1
+
+
+def test_faces_that_were_cut_already_are_refused(path: Path) -> None:
+    """Wav2Lip's own loss halves the faces first; here that would judge the chin alone."""
+    frames = torch.rand(1, 3, 5, 48, 96)
+    with pytest.raises(ValueError, match=r"frames: expected whole faces, got \(48, 96\)"):
+        SyncLoss(path)(frames, torch.zeros(1, 1, 80, 16))
+
+
+def test_a_mel_of_another_kind_is_refused(path: Path) -> None:
+    frames, decibels = torch.rand(1, 3, 5, 96, 96), torch.full((1, 1, 80, 16), -60.0)
+    with pytest.raises(ValueError, match=r"mel: expected values in \[-4, 4\], got up to 60"):
+        SyncLoss(path)(frames, decibels)

@@ -220,3 +220,30 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert rates[-1] < 0.03
     top = rates.index(max(rates))
     assert all(a >= b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+
+
+def test_a_flat_score_ends_a_stage_early(
+    tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncdisc_plugin.evaluate.metrics.pair_accuracy", lambda clips: 0.5)
+    flat = {"5": 0.1, "15": 0.1}
+    monkeypatch.setattr("syncdisc_plugin.evaluate.metrics.pm_accuracy", lambda *_: flat)
+    train(tiny_store, tmp_path / "run", replace(SETTINGS, measures=8))
+    rows = list(read_rows(tmp_path / "run" / "log.jsonl"))
+    ended = {r["stage"]: r for r in rows if r["kind"] == "stage"}
+    assert "plateau" in ended[1]["verdict"] and "plateau" in ended[3]["verdict"]
+    assert ended[1]["step"] < 30  # stage 1's share of the 60 steps
+
+
+def test_what_is_refused_leaves_no_run_behind(tiny_store: ClipStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="chunk_frames"):
+        train(tiny_store, run, replace(SETTINGS, chunk_frames=500))
+    assert not (run / "settings.json").exists()
+    train(tiny_store, run, replace(SETTINGS, steps=12))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tiny_store: ClipStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--device: cuda .* no GPU"):
+        train(tiny_store, tmp_path / "run", replace(SETTINGS, device="cuda"))

@@ -124,9 +124,9 @@ def _impostors(clips: Sequence[Embedded], per_clip: int, seed: int) -> list[tupl
     """(strength, offset) of videos with the audio of other clips, other speakers' if there are."""
     rng = np.random.default_rng([seed, 77])
     out = []
-    for i, clip in enumerate(clips):
+    for clip in clips:
         strangers = [o for o in clips if o.clip.speaker != clip.clip.speaker]
-        others = strangers or [o for j, o in enumerate(clips) if j != i]
+        others = strangers or [o for o in clips if o.clip.source != clip.clip.source]
         for _ in range(per_clip if others else 0):
             other = others[rng.integers(len(others))]
             n = min(len(clip.v), len(other.a))

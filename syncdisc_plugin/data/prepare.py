@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -23,9 +24,11 @@ from syncdisc_plugin.data.store import Clip, StoreWriter, clip_row, refused_row,
 from syncdisc_plugin.errors import FaceError, MediaError, SyncDiscError
 from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow, load_detector
 from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.timing import sample_of_frame
 
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 SILENT_DB = -60.0
+_NOT_THE_VIDEOS_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class PrepareSettings:
     device: str = "cpu"
     """Where the detector runs: cpu or cuda."""
     speakers: Path | None = None
-    """CSV with the columns path,speaker (paths relative to it). Without it the folder that a
-    video lies in is its speaker."""
+    """CSV with the columns path,speaker (paths relative to it). Without it the first folder below
+    the one that is given is the speaker, with all that it holds."""
     workers: int = 0
     """Processes; 0 takes one per core."""
     track: TrackSettings = TrackSettings()
@@ -128,15 +131,17 @@ def _read_speakers(path: Path | None) -> dict[Path, str]:
 
 def _folder_speaker(root: Path, video: Path) -> str:
     if root.is_dir():
-        inside = video.parent.relative_to(root)
-        return root.resolve().name if inside == Path(".") else inside.as_posix()
+        inside = video.parent.relative_to(root).parts
+        return inside[0] if inside else root.resolve().name
     return video.resolve().parent.name
 
 
 def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
     """Changes when the file, the spec or what decides the crops changes."""
     stat = video.stat()
-    how = [settings.detector, asdict(settings.track)]
+    # "auto" is another detector on another device.
+    detector = f"{settings.detector}@{settings.device.split(':')[0]}"
+    how = [detector, asdict(settings.track)]
     what = [str(video.resolve()), stat.st_size, stat.st_mtime_ns, spec.to_json(), how]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 
@@ -207,6 +212,8 @@ def _prepare_video(job: _Job) -> list[dict[str, Any]]:
     except SyncDiscError as error:
         return [refused_row(job.key, job.path, str(error))]
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_THE_VIDEOS_FAULT:
+            raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         return [refused_row(job.key, job.path, reason)]
@@ -302,9 +309,9 @@ def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
 
 def _audio_of(audio: np.ndarray, start: int, n_frames: int, spec: ClipSpec) -> np.ndarray:
     """Exactly the samples of those frames; a missing tail (under a frame) is silence."""
-    per_frame = spec.mel.sample_rate_hz // spec.fps
-    part = audio[start * per_frame : (start + n_frames) * per_frame]
-    return np.pad(part, (0, n_frames * per_frame - len(part)))
+    first, last = sample_of_frame(start, spec), sample_of_frame(start + n_frames, spec)
+    part = audio[first:last]
+    return np.pad(part, (0, last - first - len(part)))
 
 
 def _tensors(crops: np.ndarray, audio: np.ndarray, spec: ClipSpec) -> dict[str, np.ndarray]:

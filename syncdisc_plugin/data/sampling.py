@@ -51,7 +51,7 @@ class Batch:
     alike: torch.Tensor
     """(B, N, N) bool: audio windows that sound the same, so no false pair."""
     group: torch.Tensor
-    """(B,) number of the clip."""
+    """(B,) number of the video that the clip is from."""
 
 
 class Sampler:
@@ -76,8 +76,9 @@ class Sampler:
         if not self.items:
             raise ValueError(
                 f"chunk_frames: expected a value that some clip can fill, got {chunk_frames}; "
-                f"the {len(items)} clips are all shorter. Lower --train.chunk_frames."
+                f"the {len(items)} clips are all shorter. Lower --chunk_frames."
             )
+        self.sources = {name: i for i, name in enumerate({i.clip.source: 0 for i in self.items})}
         by_speaker: dict[str, float] = defaultdict(float)
         for item in self.items:
             by_speaker[item.clip.speaker] += item.clip.n_frames
@@ -117,7 +118,7 @@ class Sampler:
             mel=torch.from_numpy(np.stack(sounds)).transpose(1, 2),
             starts=torch.from_numpy(np.stack([c[2] for c in chunks])),
             alike=torch.stack([_alike(m, s, self.spec.window_mels) for _, m, s in chunks]),
-            group=torch.from_numpy(picks.astype(np.int64)),
+            group=torch.tensor([self.sources[self.items[p].clip.source] for p in picks]),
         )
 
     def _chunk(

@@ -43,7 +43,8 @@ def split_store(
         stored: take the one that is stored, whatever it was asked with.
 
     Raises:
-        StoreError: an unknown speaker is named, or nothing would be left to train on.
+        StoreError: an unknown speaker is named, nothing would be left to train on, or the store
+            has a split that was asked for otherwise.
 
     With a single speaker the split is by source video, with a single video there is none: the
     same clips then serve both, and the note says so.
@@ -55,6 +56,11 @@ def split_store(
             saved = json.loads(path.read_text(encoding="utf-8"))
             if stored or saved["asked"] == asked:
                 return _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
+            raise StoreError(
+                f"{path}: made with {saved['asked']}, now asked for {asked}. One store has one "
+                "split, or figures would be on training clips. Ask for the same, or delete the "
+                "file; earlier runs' held-out figures are then no longer comparable."
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
     known = {clip.speaker for clip in store.clips}
@@ -73,11 +79,10 @@ def split_store(
             note += " (only one speaker is known: figures say nothing about other speakers)"
         if not heldout:
             note = "one video only: nothing is held out, figures are on training clips"
-    write_text(
-        path,
-        json.dumps({"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}, indent=1),
-    )
-    return _divide(store, by, heldout, note)
+    split = _divide(store, by, heldout, note)  # may refuse: nothing is stored then
+    saved = {"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}
+    write_text(path, json.dumps(saved, indent=1))
+    return split
 
 
 def _draw(store: ClipStore, by: str, share: float, seed: int) -> set[str]:

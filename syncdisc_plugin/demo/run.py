@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ def run_demo(out: Path, *, resume: bool = False) -> bool:
     """
     began = time.monotonic()
     videos, run = out / "videos", out / "run"
+    if not resume:
+        shutil.rmtree(run, ignore_errors=True)  # figures of an older demo would be told as new
     _say(1, f"writing {SPEAKERS * CLIPS_EACH} talking-face videos, some out of sync -> {videos}")
     truth_file = videos / "truth.json"
     if truth_file.exists():
@@ -59,7 +62,7 @@ def run_demo(out: Path, *, resume: bool = False) -> bool:
     store = ClipStore(run / "store")
     tqdm.write(f"{len(store)} clips, {len(store.refused)} refused")
     _say(3, "training: stage 1 on all of it, filter, stage 2, stage 3")
-    weights = train(store, run, SETTINGS, resume=resume or (run / "settings.json").exists())
+    weights = train(store, run, SETTINGS, resume=resume)
     report_page = write_report(run, store, title="syncdisc demo", defaults=asdict(TrainSettings()))
     _say(4, "a small generator, trained by SyncLoss and nothing else that knows of lips")
     generator = _train_small_generator(weights, out)

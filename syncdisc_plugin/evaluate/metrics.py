@@ -14,6 +14,7 @@ from syncdisc_plugin.nn.curve import MAX_OFFSET, offset_curve, similarity_by_off
 FAR = 5
 CONTEXTS = (5, 7, 9, 11, 13, 15, 25)
 DISTANCES = (1, 2, 3, 5, 10)
+SCALES = (0.01, 60.0)  # within what a discriminator can hold
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ def far_pairs(clips: Sequence[Embedded], per_window: int = 8, seed: int = 0) -> 
         i, j = rng.integers(0, n, (2, n * per_window))
         far = np.abs(i - j) >= FAR
         false.append(s[i[far], j[far]])
+    if not sum(map(len, false)):
+        raise ValueError(
+            f"clips: expected some with more than {FAR} windows, got {len(clips)} that are "
+            "shorter. Hold out or evaluate longer clips."
+        )
     return Pairs(np.concatenate(true), np.concatenate(false))
 
 
@@ -150,27 +156,36 @@ def calibration_error(p_true: np.ndarray, p_false: np.ndarray, bins: int = 15) -
 
 
 def fit_calibration(pairs: Pairs) -> tuple[float, float]:
-    """Scale and bias of sigmoid(scale * similarity + bias), logistic regression, balanced."""
+    """Scale and bias of sigmoid(scale * similarity + bias), logistic regression, balanced.
+
+    The scale is held within SCALES, and the bias fitted to it then.
+    """
+    scale, bias = _logistic(pairs, None)
+    if not SCALES[0] <= scale <= SCALES[1]:
+        scale, bias = _logistic(pairs, min(max(scale, SCALES[0]), SCALES[1]))
+    return scale, bias
+
+
+def _logistic(pairs: Pairs, fixed: float | None) -> tuple[float, float]:
+    """Scale (or the fixed one) and bias of the balanced logistic regression."""
     x = torch.from_numpy(np.concatenate([pairs.true, pairs.false])).double()
     y = torch.cat([torch.ones(len(pairs.true)), torch.zeros(len(pairs.false))]).double()
     w = torch.where(y > 0, 0.5 / len(pairs.true), 0.5 / len(pairs.false))
-    theta = torch.tensor([10.0, -3.0], dtype=torch.double, requires_grad=True)
-    optimiser = torch.optim.LBFGS([theta], max_iter=200, line_search_fn="strong_wolfe")
+    free = torch.tensor([-3.0] if fixed else [-3.0, 10.0], dtype=torch.double, requires_grad=True)
+    optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
+        logit = (fixed or free[-1]) * x + free[0]
         value = (
-            torch.nn.functional.binary_cross_entropy_with_logits(
-                theta[0] * x + theta[1], y, reduction="none"
-            )
-            * w
+            torch.nn.functional.binary_cross_entropy_with_logits(logit, y, reduction="none") * w
         ).sum()
         value.backward()
         return value
 
     optimiser.step(loss)
-    scale, bias = theta.detach().tolist()
-    return scale, bias
+    found = free.detach().tolist()
+    return fixed or found[-1], found[0]
 
 
 def probabilities(similarity: np.ndarray, scale: float, bias: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.errors import FaceError, StoreError
 from syncdisc_plugin.evaluate.metrics import summary
 from syncdisc_plugin.nn import Discriminator, offset_curve
+from syncdisc_plugin.nn.precision import choose_device
 from syncdisc_plugin.timing import n_windows
 
 
@@ -44,7 +45,7 @@ def load_for(store: ClipStore, ref: str | Path) -> Discriminator:
     Raises:
         StoreError: they were trained on another spec.
     """
-    net = weights.load(ref)
+    net = weights.load(ref, choose_device("auto"))
     if store.spec != net.spec:
         raise StoreError(
             f"{store.root}: prepared with another spec (size, crop or mel) than weights {ref}. "
@@ -57,7 +58,7 @@ def evaluate_videos(
     ref: str | Path, videos: Sequence[Path], settings: PrepareSettings | None = None
 ) -> dict[str, Any]:
     """The same on videos, which are prepared into a folder that is removed again."""
-    net = weights.load(ref)
+    net = weights.load(ref, choose_device("auto"))
     with tempfile.TemporaryDirectory(prefix="syncdisc-") as folder:
         result = prepare(videos, Path(folder), net.spec, settings)
         store = ClipStore(folder)
@@ -114,7 +115,8 @@ def score(
     """
     from syncdisc_plugin.faces import load_detector
 
-    settings, net = settings or PrepareSettings(), weights.load(ref)
+    settings = settings or PrepareSettings()
+    net = weights.load(ref, choose_device("auto"))
     detect = load_detector(settings.detector, models=settings.models, device=settings.device)
     footage = Footage(Path(video), detect, net.spec, settings.track)
     out = []
@@ -124,7 +126,7 @@ def score(
             raise FaceError(f"{video}: a face track is shorter than a window (0.2 s).")
         v, a = embed_frames(net, tensors["frames"])[:n], embed_mel(net, tensors["mel"], n)
         curve = offset_curve(v, a)
-        probability = torch.sigmoid(net.logit((v * a).sum(1))).numpy()
+        probability = torch.sigmoid(net.logit((v * a).sum(1).to(net.bias))).cpu().numpy()
         out.append(
             Score(
                 track=number,

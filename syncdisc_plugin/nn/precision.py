@@ -6,7 +6,13 @@ import torch
 
 
 def choose_device(name: str) -> str:
-    """cuda where there is one for "auto", else what is named."""
+    """cuda where there is one for "auto", else what is named.
+
+    Raises:
+        ValueError: cuda is named and there is none.
+    """
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device: {name} was asked for, but torch sees no GPU. Use cpu or auto.")
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -67,9 +67,9 @@ def read_progress(run: Path) -> Progress | None:
     try:
         with safe_open(path, framework="pt") as file:
             raw: dict[str, Any] = json.loads(file.metadata()["progress"])
+        return Progress(**{**raw, "gap": GapState(**raw["gap"])})
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}). Start again in a new --out.") from error
-    return Progress(**{**raw, "gap": GapState(**raw["gap"])})
 
 
 def load_state(

@@ -38,6 +38,7 @@ def measure_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
     elif stalled >= settings.patience:
         verdict = (
             f"stalled: gap {best:.3f} of target {target:.3f} after {stalled} measurements "
-            f"without a rise of {settings.progress}; the best weights so far are kept"
+            f"without a rise of {settings.progress}; the weights with the best held-out accuracy "
+            "are kept"
         )
     return GapState(target, best, stalled, raised, verdict)

@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,16 @@ class Trainer:
             store,
             share=settings.heldout_share,
             speakers=settings.heldout_speakers,
-            seed=settings.seed,
         )
         self.device = torch.device(choose_device(settings.device))
         self.precision = choose_precision(settings.precision, self.device)
         self.probe = some_frames(self.split.heldout, settings.heldout_frames)
+        if progress is None:
+            self._sampler(self._items(1))  # refuses what cannot be trained on
+            # Only now: what was refused until here leaves no run behind. The precision is stored
+            # as it was found, so that a machine that would choose otherwise goes on alike.
+            self.s = replace(settings, precision=self.precision)
+            write_text(run / "settings.json", json.dumps(asdict(self.s), indent=1))
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at)
         self._sitting = time.monotonic()
@@ -117,11 +122,7 @@ class Trainer:
                 step_seconds=self.progress.step_seconds,
                 gap=self.progress.gap,
             )
-            if stage < 3:
-                net, average, optimiser = self._start(stage + 1)
-                save_state(self.run, self.progress, net, average, optimiser)
-            else:
-                save_state(self.run, self.progress, *self._start(3))
+            save_state(self.run, self.progress, *self._start(min(stage + 1, 3)))
         return self.run / "stage3.safetensors"
 
     def _stage(self, stage: int) -> None:
@@ -130,15 +131,11 @@ class Trainer:
         net, average, optimiser = self._start(stage)
         if p.step:
             load_state(self.run, net, average, optimiser)
-        sampler = Sampler(
-            self.store,
-            self._items(stage),
-            batch_clips=s.batch_clips,
-            chunk_frames=s.chunk_frames,
-            augment=s.augment,
-            seed=s.seed,
-        )
+        sampler = self._sampler(self._items(stage))
+        if sampler.skipped:
+            tqdm.write(f"stage {stage}: {sampler.skipped} clips are shorter than chunk_frames")
         if p.step == 0:
+            self.log.write("data", stage, 0, clips=len(sampler.items), too_short=sampler.skipped)
             p.steps = self._replan(stage)
             self._measure(stage, average)
             if stage == 1:
@@ -188,12 +185,19 @@ class Trainer:
             v = net.embed_frames(batch.frames.to(self.device).float() / 255)
             a = net.embed_mel(batch.mel.to(self.device), batch.starts.to(self.device))
         false = false_pairs(batch.alike.to(self.device))
+        source = batch.group.to(self.device)
         if stage == 2:
             loss, chance = contrast(
-                v, a, false, MARGIN_SCALE, margin=p.gap.target, strangers=how.strangers
+                v,
+                a,
+                false,
+                MARGIN_SCALE,
+                margin=p.gap.target,
+                strangers=how.strangers,
+                group=source,
             )
         else:
-            loss, chance = contrast(v, a, false, net.scale, strangers=how.strangers)
+            loss, chance = contrast(v, a, false, net.scale, strangers=how.strangers, group=source)
         if how.calibrated:
             extra, extra_chance = calibrated(v, a, false, net.scale, net.bias)
             loss, chance = loss + how.calibrated * extra, chance + how.calibrated * extra_chance
@@ -278,6 +282,17 @@ class Trainer:
         tqdm.write(f"filter: {counts} of {len(result.verdicts)} clips")
         self.log.write("filter", 1, self.progress.step, **counts)
 
+    def _sampler(self, items: list[Item]) -> Sampler:
+        s = self.s
+        return Sampler(
+            self.store,
+            items,
+            batch_clips=s.batch_clips,
+            chunk_frames=s.chunk_frames,
+            augment=s.augment,
+            seed=s.seed,
+        )
+
     def _items(self, stage: int) -> list[Item]:
         """The first dataset for stage 1, what the filter left of it for the others."""
         if stage == 1:
@@ -358,5 +373,4 @@ def _open_run(
     if resume and path.exists():
         stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
         return stored, read_progress(run) or Progress()
-    write_text(path, json.dumps(asdict(settings), indent=1))
     return settings, None

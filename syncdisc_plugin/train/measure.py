@@ -44,7 +44,7 @@ def measure_heldout(
     pairs = metrics.far_pairs(embedded)
     scale, bias = metrics.fit_calibration(pairs)
     with torch.no_grad():
-        net.log_scale.fill_(math.log(min(max(scale, 0.1), 60.0)))
+        net.log_scale.fill_(math.log(scale))
         net.bias.fill_(bias)
     summary = metrics.summary(embedded, scale, bias)
     halves = [embedded[0::2], embedded[1::2]]

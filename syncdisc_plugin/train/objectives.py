@@ -34,6 +34,7 @@ def contrast(
     *,
     margin: float = 0.0,
     strangers: float = 0.0,
+    group: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, float]:
     """Cross-entropy of the true pair among its false pairs, from both sides.
 
@@ -48,6 +49,7 @@ def contrast(
         scale: inverse temperature.
         margin: similarity by which the true pair must win.
         strangers: weight of each window of the other clips of the batch; 0 leaves them out.
+        group: (B,) which clips come from one video, and so are no strangers; all differ when None.
 
     Returns:
         loss (scalar), and its chance level: the loss of a net to which all pairs look alike.
@@ -62,7 +64,8 @@ def contrast(
     if strangers and b > 1:
         # (b, i) against (c, j), c != b: every other clip of the batch.
         cross = torch.einsum("bid,cjd->bicj", v, a)
-        other = ~torch.eye(b, dtype=torch.bool, device=v.device)[:, None, :, None]
+        group = torch.arange(b, device=v.device) if group is None else group
+        other = (group[:, None] != group[None])[:, None, :, None]
         weight = math.log(strangers)
 
         def stranger_logits(table: torch.Tensor) -> torch.Tensor:
@@ -71,7 +74,7 @@ def contrast(
 
         rows = torch.cat([rows, stranger_logits(cross)], 2)
         columns = torch.cat([columns, stranger_logits(cross.permute(2, 3, 0, 1))], 2)
-        count = count + strangers * n * (b - 1)
+        count = count + strangers * n * other.sum(2).flatten(1)
     zero = rows.new_zeros(b, n, 1)
     usable = (false.sum(2) > 0).float()  # a wholly silent chunk has no false pair
     per_window = torch.logsumexp(torch.cat([rows, zero], 2), 2) + torch.logsumexp(

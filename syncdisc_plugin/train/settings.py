@@ -7,6 +7,7 @@ from typing import Any
 
 from syncdisc_plugin.data.augment import Augment
 from syncdisc_plugin.data.filter import FilterSettings
+from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Architecture
 
 
@@ -22,8 +23,9 @@ class StageSettings:
     """Weight of windows of other clips among the false pairs; 0 leaves them out."""
     calibrated: float = 0.0
     """Weight of the calibrated BCE beside the contrast."""
-    patience: int = 6
-    """Measurements on held-out clips without progress after which the stage ends."""
+    patience: int = 4
+    """Measurements on held-out clips without progress after which the stage ends; stage 2 goes by
+    gap.patience instead."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class TrainSettings:
     """Wall-clock budget of the three stages together; turned into steps once it is known how long
     a step takes. Ignored when steps is given."""
     steps: int = 0
-    """Budget in steps instead: the same seed then gives the same weights, interrupted or not."""
+    """Budget in steps instead: on one machine, the same seed then gives the same weights,
+    interrupted or not."""
     seed: int = 0
     """Decides initial weights, batches and augmentation."""
     heldout_share: float = 0.15
@@ -63,7 +66,7 @@ class TrainSettings:
     """AdamW's decay of convolution weights."""
     ema: float = 0.995
     """Decay of the averaged weights, which are what is measured and kept."""
-    measures: int = 5
+    measures: int = 8
     """Measurements on held-out clips per stage, at least."""
     heldout_frames: int = 4000
     """Held-out footage used for measuring during training; all of it is used at a stage's end."""
@@ -78,7 +81,7 @@ class TrainSettings:
     stage2: StageSettings = StageSettings(0.2, 5e-4)
     """Widen the gap on the second dataset, step by step."""
     stage3: StageSettings = StageSettings(0.3, 5e-4, strangers=0.02, calibrated=0.2)
-    """Third training: strangers as false pairs, averaged weights, calibrated probability."""
+    """Third training: strangers among the false pairs, and a calibrated probability."""
     gap: GapSettings = GapSettings()
     """How stage 2 is led."""
     filter: FilterSettings = FilterSettings()
@@ -98,6 +101,8 @@ class TrainSettings:
             raise ValueError(
                 f"--chunk_frames: expected at least 12 (8 windows), got {self.chunk_frames}."
             )
+        if self.save_steps < 1 or self.measures < 1:
+            raise ValueError("--save_steps, --measures: expected at least 1.")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"--precision: expected auto, bf16 or fp32, got {self.precision!r}.")
 
@@ -105,6 +110,12 @@ class TrainSettings:
     def from_dict(cls, raw: dict[str, Any]) -> TrainSettings:
         """Rebuild from `asdict`, as stored in RUN/settings.json."""
         values: dict[str, Any] = {}
+        unknown = set(raw) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise RunError(
+                f"settings: {sorted(unknown)} are not known to this version. "
+                "Go on with the version that wrote them, or start a new run."
+            )
         for name, value in raw.items():
             default: Any = cls.__dataclass_fields__[name].default
             values[name] = type(default)(**value) if isinstance(value, dict) else value
