@@ -52,9 +52,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def needs_weights() -> None:
-
-
 def test_what_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -73,7 +70,6 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
 
 
 def test_the_weights_are_in_the_wheel(wheel: Path) -> None:
-    needs_weights()
     with zipfile.ZipFile(wheel) as archive:
         folder = "syncdisc_plugin/_weights/"
         assert folder + BASE in archive.namelist()
@@ -98,7 +94,6 @@ def test_the_command_is_installed(installed: Path, tmp_path: Path) -> None:
 
 
 def test_the_loss_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    needs_weights()
     code = """
 import json, torch, syncdisc_plugin
 from syncdisc_plugin import SyncLoss, available
