@@ -239,3 +239,22 @@ def test_generated_faces_depend_on_the_sound(portrait: Portrait) -> None:
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     assert not any(p.requires_grad for p in portrait.parameters())
+
+
+def test_the_demo_runs_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short one: what it claims at full length is told by its exit status, see the README."""
+    from syncdisc_plugin.demo import run as demo
+
+    monkeypatch.setattr(demo, "SPEAKERS", 4)
+    monkeypatch.setattr(demo, "CLIPS_EACH", 1)
+    monkeypatch.setattr(demo, "SECONDS", 2.0)
+    monkeypatch.setattr(demo, "GENERATOR_STEPS", 2)
+    short = replace(demo.SETTINGS, steps=10, batch_clips=2, chunk_frames=16)
+    monkeypatch.setattr(demo, "SETTINGS", short)
+    assert demo.run_demo(tmp_path) is False  # nothing can be learnt in ten steps, and it says so
+    told = capsys.readouterr().out
+    assert "What came out" in told and "NOT SHOWN" in told
+    for name in ("demo.json", "generator.svg", "run/report.html", "run/stage3.safetensors"):
+        assert (tmp_path / name).is_file()

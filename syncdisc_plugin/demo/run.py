@@ -28,11 +28,11 @@ from syncdisc_plugin.weights import read_about
 
 SPEAKERS, CLIPS_EACH, SECONDS = 10, 3, 6.0
 SETTINGS = TrainSettings(
-    steps=420,
+    steps=350,
     heldout_speakers=("heldout_1", "heldout_2"),
     architecture=Architecture(face_width=16, audio_width=16, embed_dim=128),
-    # A ready-made mouth needs no long schedule.
-    stage1=replace(TrainSettings.stage1, share=0.55, learning_rate=2e-3),
+    # Short, so that two dozen clips are judged before the net has learnt the false ones by heart.
+    stage1=replace(TrainSettings.stage1, share=0.2, learning_rate=2e-3),
     measures=3,
 )
 GENERATOR_STEPS = 120
