@@ -35,8 +35,6 @@ def call(*argv: object, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("build")
-    pytest.importorskip("hatchling")
     out = tmp_path_factory.mktemp("wheel")
     call("-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT, cwd=out)
     (path,) = out.glob("*.whl")

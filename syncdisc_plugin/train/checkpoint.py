@@ -65,7 +65,9 @@ def read_progress(run: Path) -> Progress | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        # Only the metadata is wanted; "pt" would open the file a second time by its name, and a
+        # run that saves in between has put another file there.
+        with safe_open(path, framework="numpy") as file:
             raw: dict[str, Any] = json.loads(file.metadata()["progress"])
         return Progress(**{**raw, "gap": GapState(**raw["gap"])})
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
