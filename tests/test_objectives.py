@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from syncdisc_plugin.train.objectives import calibrated, contrast, false_pairs
+from syncdisc_plugin.train.objectives import (
+    Mix,
+    calibrated,
+    contrast,
+    contrast_in_context,
+    false_pairs,
+)
 
 B, N, D = 3, 7, 8
 
@@ -31,7 +37,9 @@ def naive_contrast(
     false: torch.Tensor,
     scale: float,
     margin: float,
-    strangers: float,
+    mix: Mix,
+    source: list[int],
+    speaker: list[int],
 ) -> float:
     losses = []
     for b in range(B):
@@ -44,10 +52,15 @@ def naive_contrast(
                 for c in range(B):
                     for j in range(N):
                         s = float(v[b, i] @ a[c, j] if side == "hear" else v[c, j] @ a[b, i])
-                        if c != b:
-                            total += strangers * math.exp(scale * (s + margin))
-                        elif false[b, i, j]:
-                            total += math.exp(scale * (s + margin))
+                        if c == b:
+                            counts = bool(false[b, i, j])
+                            weight = mix.near if abs(i - j) <= 5 else mix.far
+                        else:
+                            counts = source[c] != source[b]
+                            alike = speaker[c] == speaker[b]
+                            weight = mix.same_speaker if alike else mix.other_speaker
+                        if counts:
+                            total += weight * math.exp(scale * (s + margin))
                 losses.append(-math.log(math.exp(scale * true) / total))
     return sum(losses) / len(losses)
 
@@ -73,26 +86,31 @@ def test_false_pairs_are_apart_and_sound_different() -> None:
 # --- contrast
 
 
-@pytest.mark.parametrize("strangers", [0.0, 0.02, 1.0])
+MIXES = [Mix(), Mix(near=2.0, far=0.0), Mix(1.0, 0.5, 0.02, 0.3), Mix(same_speaker=1.0)]
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=str)
 @pytest.mark.parametrize("margin", [0.0, 0.3])
 @pytest.mark.parametrize("alike", [NONE_ALIKE, silence()], ids=["speech", "some silence"])
-def test_contrast_equals_a_slow_count(alike: torch.Tensor, margin: float, strangers: float) -> None:
+def test_contrast_equals_a_slow_count(alike: torch.Tensor, margin: float, mix: Mix) -> None:
     v, a, false = units(0), units(1), false_pairs(alike)
-    loss, _ = contrast(v, a, false, 6.0, margin=margin, strangers=strangers)
-    assert float(loss) == pytest.approx(naive_contrast(v, a, false, 6.0, margin, strangers))
+    source, speaker = [0, 1, 0], [5, 5, 5]
+    for who in ([0, 1, 2], speaker):
+        where = dict(source=torch.tensor(source), speaker=torch.tensor(who))
+        loss, _ = contrast(v, a, false, 6.0, margin=margin, mix=mix, **where)
+        slow = naive_contrast(v, a, false, 6.0, margin, mix, source, who)
+        assert float(loss) == pytest.approx(slow)
 
 
-@pytest.mark.parametrize("strangers", [0.0, 0.02])
+@pytest.mark.parametrize("mix", MIXES, ids=str)
 @pytest.mark.parametrize("margin", [0.0, 0.3])
 @pytest.mark.parametrize("alike", [NONE_ALIKE, silence()], ids=["speech", "some silence"])
-def test_chance_is_the_loss_of_a_blind_net(
-    alike: torch.Tensor, margin: float, strangers: float
-) -> None:
+def test_chance_is_the_loss_of_a_blind_net(alike: torch.Tensor, margin: float, mix: Mix) -> None:
     same = torch.nn.functional.one_hot(torch.zeros(B, N, dtype=torch.long), D).double()
     false = false_pairs(alike)
-    loss, chance = contrast(same, same, false, 15.0, margin=margin, strangers=strangers)
+    loss, chance = contrast(same, same, false, 15.0, margin=margin, mix=mix)
     assert float(loss) == pytest.approx(chance, abs=1e-5)
-    assert chance > 0.5
+    assert chance > 0.4
 
 
 def test_a_perfect_net_loses_nothing_and_a_reversed_one_much() -> None:
@@ -138,7 +156,7 @@ def test_a_margin_asks_more_of_a_net_that_already_wins() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.3])
 def test_gradient_pulls_true_pairs_and_pushes_false_ones(margin: float) -> None:
     v, a, false = units(0, grad=True), units(1, grad=True), false_pairs(NONE_ALIKE)
-    loss, _ = contrast(v, a, false, 10.0, margin=margin, strangers=0.02)
+    loss, _ = contrast(v, a, false, 10.0, margin=margin, mix=Mix(other_speaker=0.02))
     grad_v, grad_a = torch.autograd.grad(loss, (v, a))
     with torch.no_grad():
         step = [
@@ -149,7 +167,7 @@ def test_gradient_pulls_true_pairs_and_pushes_false_ones(margin: float) -> None:
         change = after - before
         assert change.diagonal(dim1=1, dim2=2).mean() > 0
         assert change[false].mean() < 0
-        assert contrast(*step, false, 10.0, margin=margin, strangers=0.02)[0] < loss
+        assert contrast(*step, false, 10.0, margin=margin, mix=Mix(other_speaker=0.02))[0] < loss
 
 
 def test_the_hardest_false_pair_carries_the_gradient() -> None:
@@ -166,7 +184,7 @@ def test_the_hardest_false_pair_carries_the_gradient() -> None:
 
 def test_a_silent_chunk_teaches_nothing() -> None:
     v, a = units(0, grad=True), units(1)
-    loss, chance = contrast(v, a, false_pairs(ALL_ALIKE), 10.0, strangers=0.5)
+    loss, chance = contrast(v, a, false_pairs(ALL_ALIKE), 10.0, mix=Mix(other_speaker=0.5))
     assert loss.item() == 0 and chance == 0
     assert not torch.autograd.grad(loss, v)[0].any()
     # And it does not thin out what the other chunks teach.
@@ -180,14 +198,14 @@ def test_a_silent_chunk_teaches_nothing() -> None:
 def test_strangers_need_a_second_clip() -> None:
     v, a = units(0)[:1], units(1)[:1]
     false = false_pairs(NONE_ALIKE[:1])
-    with_, without = (contrast(v, a, false, 8.0, strangers=s) for s in (0.5, 0.0))
+    with_, without = (contrast(v, a, false, 8.0, mix=Mix(other_speaker=s)) for s in (0.5, 0.0))
     assert float(with_[0]) == float(without[0]) and with_[1] == without[1]
 
 
 def test_the_order_of_clips_does_not_matter() -> None:
     v, a, false, order = units(0), units(1), false_pairs(silence()), [2, 0, 1]
-    one = contrast(v, a, false, 8.0, strangers=0.1)[0]
-    two = contrast(v[order], a[order], false[order], 8.0, strangers=0.1)[0]
+    one = contrast(v, a, false, 8.0, mix=Mix(other_speaker=0.1))[0]
+    two = contrast(v[order], a[order], false[order], 8.0, mix=Mix(other_speaker=0.1))[0]
     assert float(one) == pytest.approx(float(two))
 
 
@@ -196,6 +214,44 @@ def test_scale_learns() -> None:
     v = torch.eye(N, dtype=torch.double).expand(B, N, N)
     contrast(v, v, false_pairs(NONE_ALIKE), scale)[0].backward()
     assert scale.grad is not None and scale.grad < 0  # right and unsure: be surer
+
+
+# --- in context
+
+
+def test_context_of_one_window_is_the_plain_contrast() -> None:
+    v, a, false = units(0), units(1), false_pairs(silence())
+    one, two = contrast_in_context(v, a, false, 6.0, 1), contrast(v, a, false, 6.0)
+    assert float(one[0]) == pytest.approx(float(two[0])) and one[1] == pytest.approx(two[1])
+
+
+def test_context_judges_mean_similarities() -> None:
+    v, a, false = units(0), units(1), false_pairs(NONE_ALIKE)
+    k, n = 3, N - 2
+    s = torch.einsum("bid,bjd->bij", v, a)
+    losses = []
+    for b in range(B):
+        mean = torch.tensor(
+            [
+                [float(s[b, range(i, i + k), range(j, j + k)].mean()) for j in range(n)]
+                for i in range(n)
+            ]
+        )
+        for i in range(n):
+            for line in (mean[i], mean[:, i]):
+                total = sum(
+                    math.exp(6 * k**0.5 * float(line[j])) for j in range(n) if abs(i - j) > 1
+                )
+                true = math.exp(6 * k**0.5 * float(mean[i, i]))
+                losses.append(-math.log(true / (true + total)))
+    loss, _ = contrast_in_context(v, a, false, 6.0, k)
+    assert float(loss) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_too_wide_a_context_is_refused() -> None:
+    v, a, false = units(0), units(1), false_pairs(NONE_ALIKE)
+    with pytest.raises(ValueError, match=r"context: expected fewer than 6 windows, got 6"):
+        contrast_in_context(v, a, false, 6.0, 6)
 
 
 # --- calibrated

@@ -202,7 +202,7 @@ def test_only_settings_off_the_defaults_are_in_the_first_table(page: str) -> Non
         ("steps", "1000"),
         ("seed", "7"),
     ]
-    assert "stage3.strangers" in page[page.index("All settings") :]
+    assert "stage3.mix.other_speaker" in page[page.index("All settings") :]
 
 
 def test_nothing_is_loaded_from_outside(page: str) -> None:

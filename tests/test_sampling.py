@@ -71,7 +71,7 @@ def heard(batch: Batch, b: int) -> np.ndarray:
 
 
 def fields(batch: Batch) -> list[torch.Tensor]:
-    return [batch.frames, batch.mel, batch.starts, batch.alike, batch.group]
+    return [batch.frames, batch.mel, batch.starts, batch.alike, batch.source, batch.speaker]
 
 
 def equal(one: Batch, two: Batch) -> bool:
@@ -85,7 +85,7 @@ def test_shapes(tiny_store: ClipStore) -> None:
     batch = sampler(tiny_store, augment=Augment()).batch(1, 0)
     assert batch.frames.shape == (4, 16, 3, 48, 96) and batch.frames.dtype == torch.uint8
     assert batch.starts.shape == (4, 12) and batch.alike.shape == (4, 12, 12)
-    assert batch.group.shape == (4,)
+    assert batch.source.shape == (4,)
     assert batch.mel.shape[:2] == (4, 80) and batch.mel.dtype == torch.float32
     assert batch.mel.min() >= -4 and batch.mel.max() <= 4
     assert batch.starts.min() == 0 and int(batch.starts.max()) + 16 <= batch.mel.shape[2]
@@ -122,15 +122,15 @@ def test_group_names_the_clip(tmp_path: Path) -> None:
     store = counted_store(tmp_path / "s", a={"n_frames": 60}, b={"n_frames": 60, "early_by": 100})
     for step in range(5):
         batch = sampler(store, batch_clips=2).batch(1, step)
-        assert sorted(batch.group.tolist()) == [0, 1]  # no clip twice while there are enough
-        for b, group in enumerate(batch.group.tolist()):
+        assert sorted(batch.source.tolist()) == [0, 1]  # no clip twice while there are enough
+        for b, group in enumerate(batch.source.tolist()):
             assert (heard(batch, b)[0] > 300) == (group == 1)
 
 
 def test_few_clips_fill_a_large_batch(tmp_path: Path) -> None:
     store = counted_store(tmp_path / "s", a={})
     batch = sampler(store, batch_clips=6).batch(1, 0)
-    assert batch.group.tolist() == [0] * 6
+    assert batch.source.tolist() == [0] * 6
     assert len(set(first_frames(batch))) > 1
 
 
@@ -150,7 +150,7 @@ def test_speakers_with_much_footage_are_drawn_less_than_their_share(tmp_path: Pa
         )
         # Clips are in the order of their sources: "one" comes after all "m..".
         last = len(store.clips) - 1
-        return float(np.mean([draw.batch(1, s).group[0] == last for s in range(300)]))
+        return float(np.mean([draw.batch(1, s).source[0] == last for s in range(300)]))
 
     assert share(0.0) == pytest.approx(1 / 2, abs=0.1)
     assert share(0.5) == pytest.approx(1 / 5, abs=0.08)
@@ -224,7 +224,7 @@ def test_short_clips_are_counted_and_left_out(tmp_path: Path) -> None:
 def test_a_chunk_of_real_shape_gives_the_stored_mel(tiny_store: ClipStore) -> None:
     draw = sampler(tiny_store, batch_clips=10)
     batch = draw.batch(1, 0)
-    for b, group in enumerate(batch.group.tolist()):
+    for b, group in enumerate(batch.source.tolist()):
         clip = draw.items[group].clip
         stored = tiny_store.mel(clip)
         windows = [stored[mel_start(f, SPEC) :][:16].T for f in range(tiny_store.windows(clip))]

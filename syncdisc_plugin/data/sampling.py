@@ -1,16 +1,18 @@
 """Training batches: frames once per clip, every pair of the chunk true or false in the batch.
 
-A batch is a pure function of (seed, stage, step): any resume and any rank gives the same one.
+A batch is a pure function of (seed, stage, step): any resume gives the same one, and each of
+several processes its own rows of it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from syncdisc_plugin.data.augment import (
     Augment,
@@ -26,6 +28,10 @@ from syncdisc_plugin.timing import mel_start
 # Mean distance between two mel windows below which they sound alike (silence, a held vowel):
 # 0.2 of 8 units is 2.5 dB. Such a pair cannot be told from a true one, so it is no false one.
 ALIKE = 0.2
+# The same for two video windows, in levels of 256 over a coarse picture: below it nothing moved
+# (a frozen stream, a photograph), so the sound of one fits the other as well.
+STILL = 0.25
+COARSE = 12  # pixels per cell of that picture
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,11 @@ class Batch:
     starts: torch.Tensor
     """(B, N) mel frame of each window."""
     alike: torch.Tensor
-    """(B, N, N) bool: audio windows that sound the same, so no false pair."""
-    group: torch.Tensor
+    """(B, N, N) bool: windows that sound or look the same, so no false pair."""
+    source: torch.Tensor
     """(B,) number of the video that the clip is from."""
+    speaker: torch.Tensor
+    """(B,) number of who speaks in it."""
 
 
 class Sampler:
@@ -78,7 +86,8 @@ class Sampler:
                 f"chunk_frames: expected a value that some clip can fill, got {chunk_frames}; "
                 f"the {len(items)} clips are all shorter. Lower --chunk_frames."
             )
-        self.sources = {name: i for i, name in enumerate({i.clip.source: 0 for i in self.items})}
+        self.sources = _numbers(i.clip.source for i in self.items)
+        self.speakers = _numbers(i.clip.speaker for i in self.items)
         by_speaker: dict[str, float] = defaultdict(float)
         for item in self.items:
             by_speaker[item.clip.speaker] += item.clip.n_frames
@@ -96,40 +105,52 @@ class Sampler:
         n = self.store.windows(item.clip)
         return max(0, item.offset_frames), min(n, n + item.offset_frames)
 
-    def batch(self, stage: int, step: int) -> Batch:
-        """The batch of that step."""
+    def batch(self, stage: int, step: int, rows: Sequence[int] | None = None) -> Batch:
+        """The batch of that step, or only some rows of it."""
         rng = np.random.default_rng([self.seed, stage, step])
         enough = np.count_nonzero(self.weight) >= self.n
         picks = rng.choice(len(self.items), self.n, replace=not enough, p=self.weight)
+        seeds = rng.integers(2**63, size=self.n)
         # Stage 1 starts from nothing, the others from a net that can read.
         changes = softened(self.augment, step) if stage == 1 else self.augment
-        chunks = [
-            self._chunk(self.items[p], np.random.default_rng(rng.integers(2**63)), changes)
-            for p in picks
-        ]
-        mels = [c[1] for c in chunks]
-        # Each chunk's background is its neighbour's speech: no further reading.
-        sounds = [
-            change_sound(mels[i], mels[i - 1], np.random.default_rng(rng.integers(2**63)), changes)
-            for i in range(self.n)
-        ]
+        rows = range(self.n) if rows is None else rows
+        items = [self.items[picks[row]] for row in rows]
+        frames, sounds, starts, alike = [], [], [], []
+        for row, item in zip(rows, items, strict=True):
+            own = np.random.default_rng(seeds[row])
+            start = self._start(item, own)
+            seen = self.store.frames(item.clip, start, start + self.f)
+            mel, begins = self._sound(item, start)
+            # The background is what the batch's row before says: speech, and at no cost.
+            before = self.items[picks[row - 1]]
+            other, _ = self._sound(
+                before, self._start(before, np.random.default_rng(seeds[row - 1]))
+            )
+            alike.append(
+                _sound_alike(mel, begins, self.spec.window_mels)
+                | _look_alike(cut_input(seen, self.spec), self.spec.window_frames)
+            )
+            seen = cut_input(seen, self.spec, random_crop(own, self.spec, changes))
+            frames.append(change_look(seen, own, changes))
+            sounds.append(change_sound(mel, other, own, changes))
+            starts.append(begins)
         return Batch(
-            frames=torch.from_numpy(np.stack([c[0] for c in chunks])).permute(0, 1, 4, 2, 3),
+            frames=torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3),
             mel=torch.from_numpy(np.stack(sounds)).transpose(1, 2),
-            starts=torch.from_numpy(np.stack([c[2] for c in chunks])),
-            alike=torch.stack([_alike(m, s, self.spec.window_mels) for _, m, s in chunks]),
-            group=torch.tensor([self.sources[self.items[p].clip.source] for p in picks]),
+            starts=torch.from_numpy(np.stack(starts)),
+            alike=torch.stack(alike),
+            source=torch.tensor([self.sources[i.clip.source] for i in items]),
+            speaker=torch.tensor([self.speakers[i.clip.speaker] for i in items]),
         )
 
-    def _chunk(
-        self, item: Item, rng: np.random.Generator, changes: Augment
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        windows = self.f - self.spec.window_frames + 1
+    def _start(self, item: Item, rng: np.random.Generator) -> int:
+        """First frame of the chunk: the first thing that a row draws."""
         first, last = self._room(item)
-        start = int(rng.integers(first, last - windows + 1))
-        frames = self.store.frames(item.clip, start, start + self.f)
-        frames = cut_input(frames, self.spec, random_crop(rng, self.spec, changes))
-        frames = change_look(frames, rng, changes)
+        return int(rng.integers(first, last - (self.f - self.spec.window_frames + 1) + 1))
+
+    def _sound(self, item: Item, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mel (L, M) of the chunk that begins with frame `start`, and where its windows begin."""
+        windows = self.f - self.spec.window_frames + 1
         heard = start - item.offset_frames
         m0 = mel_start(heard, self.spec)
         starts = np.array([mel_start(heard + i, self.spec) - m0 for i in range(windows)])
@@ -138,9 +159,22 @@ class Sampler:
         mel = self.store.mel(item.clip, m0, m0 + length)
         if len(mel) < length:
             mel = np.pad(mel, ((0, length - len(mel)), (0, 0)), constant_values=-4.0)
-        return frames, mel, starts
+        return mel, starts
 
 
-def _alike(mel: np.ndarray, starts: np.ndarray, window: int) -> torch.Tensor:
+def _numbers(names: Iterable[str]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+
+def _sound_alike(mel: np.ndarray, starts: np.ndarray, window: int) -> torch.Tensor:
     flat = torch.from_numpy(np.stack([mel[s : s + window].ravel() for s in starts]))
     return torch.cdist(flat, flat, p=1) / flat.shape[1] < ALIKE
+
+
+def _look_alike(frames: np.ndarray, window: int) -> torch.Tensor:
+    """(N, N): mean distance between the frames of two windows, over a coarse grey picture."""
+    f = len(frames)
+    grey = torch.from_numpy(np.ascontiguousarray(frames[..., 1])).float()[None]
+    cells = F.avg_pool2d(grey, COARSE).reshape(f, -1)
+    flat = cells.unfold(0, window, 1).reshape(f - window + 1, -1)
+    return torch.cdist(flat, flat, p=1) / flat.shape[1] < STILL

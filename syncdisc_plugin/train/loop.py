@@ -34,7 +34,13 @@ from syncdisc_plugin.train.measure import (
     write_heldout,
     write_verdicts,
 )
-from syncdisc_plugin.train.objectives import calibrated, contrast, false_pairs
+from syncdisc_plugin.train.objectives import (
+    calibrated,
+    contrast,
+    contrast_in_context,
+    false_pairs,
+)
+from syncdisc_plugin.train.ranks import Ranks, join, share_norms
 from syncdisc_plugin.train.schedule import (
     average_weights,
     learning_rate,
@@ -45,12 +51,15 @@ from syncdisc_plugin.train.settings import TrainSettings
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 MARGIN_SCALE = 20.0
+CONTEXT = 11  # windows judged together: 15 frames, as in the PM protocol's middle context
 
 
 def train(
     store: ClipStore, run: Path, settings: TrainSettings | None = None, *, resume: bool = False
 ) -> Path:
     """Stage 1, filter, stage 2, stage 3 -> RUN/stage3.safetensors.
+
+    Under torchrun, every process calls this with the same arguments and a `run` that all see.
 
     Args:
         store: the clips.
@@ -66,12 +75,13 @@ def train(
         RunError: the folder holds a run and `resume` is false.
         StoreError: the store has too little for a held-out split.
     """
-    with Interrupt() as interrupt:
-        trainer = Trainer(store, run, settings or TrainSettings(), resume, interrupt)
-        try:
-            return trainer.run_all()
-        finally:
-            trainer.log.close()
+    settings = settings or TrainSettings()
+    ranks = join(choose_device(settings.device))
+    try:
+        with Interrupt() as interrupt:
+            return Trainer(store, run, settings, resume, interrupt, ranks).run_all()
+    finally:
+        ranks.leave()
 
 
 class Trainer:
@@ -84,15 +94,17 @@ class Trainer:
         settings: TrainSettings,
         resume: bool,
         interrupt: Interrupt,
+        ranks: Ranks,
     ) -> None:
-        self.store, self.run, self._interrupt = store, run, interrupt
-        self.s, progress = _open_run(run, settings, resume)
+        self.store, self.run, self._interrupt, self.ranks = store, run, interrupt, ranks
+        self.s, progress = ranks.agree(_open_run(run, settings, resume) if ranks.first else None)
         settings = self.s
         self.progress = progress or Progress()
-        self.split: Split = split_store(
-            store,
-            share=settings.heldout_share,
-            speakers=settings.heldout_speakers,
+        self.rows = ranks.share(settings.batch_clips)
+        self.split: Split = ranks.agree(
+            split_store(store, share=settings.heldout_share, speakers=settings.heldout_speakers)
+            if ranks.first
+            else None
         )
         self.device = torch.device(choose_device(settings.device))
         self.precision = choose_precision(settings.precision, self.device)
@@ -102,51 +114,61 @@ class Trainer:
             # Only now: what was refused until here leaves no run behind. The precision is stored
             # as it was found, so that a machine that would choose otherwise goes on alike.
             self.s = replace(settings, precision=self.precision)
-            write_text(run / "settings.json", json.dumps(asdict(self.s), indent=1))
+            if ranks.first:
+                write_text(run / "settings.json", json.dumps(asdict(self.s), indent=1))
         at = (progress.stage, progress.step) if progress else None
-        self.log = RunLog(run, at)
+        self.log = RunLog(run, at) if ranks.first else None
         self._sitting = time.monotonic()
 
     # ------------------------------------------------------------------ the stages
 
     def run_all(self) -> Path:
-        """Run what is left of the three stages."""
-        while self.progress.stage <= 3:
-            stage = self.progress.stage
-            if stage == 2 and not (self.run / "filter.jsonl").exists():
-                self._filter()
-            self._stage(stage)
-            self.progress = Progress(
-                stage=stage + 1,
-                seconds=self.progress.seconds,
-                step_seconds=self.progress.step_seconds,
-                gap=self.progress.gap,
-            )
-            save_state(self.run, self.progress, *self._start(min(stage + 1, 3)))
-        return self.run / "stage3.safetensors"
+        """Run what is left of the stages."""
+        last = self.s.last_stage
+        try:
+            while self.progress.stage <= last:
+                stage = self.progress.stage
+                if stage == 2 and self.ranks.first and not (self.run / "filter.jsonl").exists():
+                    self._filter()
+                self.ranks.agree(None)  # what the first process wrote is there for all
+                self._stage(stage)
+                self.progress = Progress(
+                    stage=stage + 1,
+                    seconds=self.progress.seconds,
+                    step_seconds=self.progress.step_seconds,
+                    gap=self.progress.gap,
+                )
+                if self.ranks.first:
+                    save_state(self.run, self.progress, *self._start(min(stage + 1, 3)))
+        finally:
+            if self.log:
+                self.log.close()
+        return self.run / f"stage{last}.safetensors"
 
     def _stage(self, stage: int) -> None:
         """Train one stage until its plateau, its verdict or its budget."""
-        s, p = self.s, self.progress
+        s, p, ranks = self.s, self.progress, self.ranks
         net, average, optimiser = self._start(stage)
         if p.step:
             load_state(self.run, net, average, optimiser)
         sampler = self._sampler(self._items(stage))
-        if sampler.skipped:
+        if sampler.skipped and ranks.first:
             tqdm.write(f"stage {stage}: {sampler.skipped} clips are shorter than chunk_frames")
         if p.step == 0:
-            self.log.write("data", stage, 0, clips=len(sampler.items), too_short=sampler.skipped)
+            self._log("data", stage, clips=len(sampler.items), too_short=sampler.skipped)
             p.steps = self._replan(stage)
-            self._measure(stage, average)
-            if stage == 1:
+            p = self._measure(stage, average)[0]
+            if stage == 1 and ranks.first:
                 self._finish_untrained(average)
-        bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=None)
+        hidden = None if ranks.first else True
+        bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=hidden)
         with ThreadPoolExecutor(1) as loader:
-            coming = loader.submit(sampler.batch, stage, p.step)
+            coming = loader.submit(sampler.batch, stage, p.step, self.rows)
             while not p.steps or p.step < p.steps:
                 began = time.monotonic()
-                batch, coming = coming.result(), loader.submit(sampler.batch, stage, p.step + 1)
-                row = self._step(stage, net, optimiser, batch)
+                batch = coming.result()
+                coming = loader.submit(sampler.batch, stage, p.step + 1, self.rows)
+                row, asked = self._step(stage, net, optimiser, batch)
                 average_weights(average, net, s.ema, p.step)
                 p.step += 1
                 time_step(p, time.monotonic() - began)
@@ -155,54 +177,58 @@ class Trainer:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", chance=f"{row['chance']:.3f}")
                 bar.update()
                 if p.step % 10 == 0 or p.step == p.steps:
-                    self.log.write("step", stage, p.step, seconds=round(self._seconds(), 2), **row)
+                    self._log("step", stage, seconds=round(self._seconds(), 2), **row)
                 if p.steps and self._due():
-                    ended = self._measure(stage, average)
+                    p, ended = self._measure(stage, average)
                     if ended:
-                        self.log.write("stage", stage, p.step, verdict=ended)
+                        self._log("stage", stage, verdict=ended)
                         bar.write(f"stage {stage}: {ended}")
                         p.steps = p.step  # saved with the state: a resumed run ends here too
                     elif p.step < p.steps:
                         bar.total = p.steps = self._replan(stage)
                     self._save(net, average, optimiser)
-                elif p.step % s.save_steps == 0 or self._interrupt.asked:
+                elif p.step % s.save_steps == 0 or asked:
                     self._save(net, average, optimiser)
-                if self._interrupt.asked:
+                if asked:
                     bar.close()
                     raise KeyboardInterrupt
         bar.close()
-        self._finish(stage)
+        if ranks.first:
+            self._finish(stage)
 
     def _step(
         self, stage: int, net: Discriminator, optimiser: torch.optim.Optimizer, batch: Batch
-    ) -> dict[str, float]:
-        how, p = self.s.stage(stage), self.progress
-        torch.manual_seed((self.s.seed * 4 + stage) * 10_000_000 + p.step)  # dropout resumes too
-        rate = learning_rate(how.learning_rate, p.step, p.steps)
+    ) -> tuple[dict[str, float], bool]:
+        """One step of the optimiser: what to log, and whether a process was asked to stop."""
+        how, p, ranks = self.s.stage(stage), self.progress, self.ranks
+        # Dropout resumes too, and differs between processes.
+        torch.manual_seed(((self.s.seed * 4 + stage) * 10_000_000 + p.step) * 1000 + ranks.rank)
+        rate = learning_rate(how, p.step, p.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.precision):
             v = net.embed_frames(batch.frames.to(self.device).float() / 255)
             a = net.embed_mel(batch.mel.to(self.device), batch.starts.to(self.device))
-        false = false_pairs(batch.alike.to(self.device))
-        source = batch.group.to(self.device)
-        if stage == 2:
-            loss, chance = contrast(
-                v,
-                a,
-                false,
-                MARGIN_SCALE,
-                margin=p.gap.target,
-                strangers=how.strangers,
-                group=source,
-            )
-        else:
-            loss, chance = contrast(v, a, false, net.scale, strangers=how.strangers, group=source)
+        v, a = ranks.gather(v), ranks.gather(a)
+        alike, source, speaker = (
+            ranks.gather(x.to(self.device))
+            for x in (batch.alike.byte(), batch.source, batch.speaker)
+        )
+        false = false_pairs(alike.bool())
+        scale, margin = (MARGIN_SCALE, p.gap.target) if stage == 2 else (net.scale, 0.0)
+        loss, chance = contrast(
+            v, a, false, scale, margin=margin, mix=how.mix, source=source, speaker=speaker
+        )
+        if how.context:
+            wide, wide_chance = contrast_in_context(v, a, false, scale, CONTEXT)
+            loss = (1 - how.context) * loss + how.context * wide
+            chance = (1 - how.context) * chance + how.context * wide_chance
         if how.calibrated:
             extra, extra_chance = calibrated(v, a, false, net.scale, net.bias)
             loss, chance = loss + how.calibrated * extra, chance + how.calibrated * extra_chance
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        asked = ranks.average_gradients(net.parameters(), flag=self._interrupt.asked)
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         if torch.isfinite(norm):
             optimiser.step()
@@ -214,12 +240,18 @@ class Trainer:
             "similarity_false": float(own[false].mean()),
             "learning_rate": rate,
             "gradient_norm": float(norm),
-        }
+        }, asked
 
     # ------------------------------------------------------------------ measuring
 
-    def _measure(self, stage: int, average: Discriminator) -> str:
+    def _measure(self, stage: int, average: Discriminator) -> tuple[Progress, str]:
         """Measure on held-out clips, keep the best weights; a reason to end the stage, or ''."""
+        verdict = self._measure_first(stage, average) if self.ranks.first else ""
+        self.progress, verdict = self.ranks.agree((self.progress, verdict))
+        return self.progress, verdict
+
+    def _measure_first(self, stage: int, average: Discriminator) -> str:
+        """The measuring itself, in the first process."""
         p, how = self.progress, self.s.stage(stage)
         p.measured_at = p.step
         clips = self._embed(average, self.probe)
@@ -248,7 +280,7 @@ class Trainer:
             values["target"] = p.gap.target
         elif p.since_best >= how.patience:
             verdict = f"plateau: no better for {p.since_best} measurements"
-        self.log.write("measure", stage, p.step, seconds=round(self._seconds(), 2), **values)
+        self._log("measure", stage, seconds=round(self._seconds(), 2), **values)
         return verdict
 
     def _embed(self, net: Discriminator, clips: list[Clip]) -> list[Embedded]:
@@ -269,7 +301,7 @@ class Trainer:
         write_heldout(self.run, stage, figures)
         about = {k: v for k, v in about.items() if k not in ("spec", "architecture")}
         weights.save(net, path, **{**about, "heldout": figures.summary})
-        self.log.write("stage_end", stage, self.progress.step, figures=figures.summary)
+        self._log("stage_end", stage, figures=figures.summary)
 
     def _filter(self) -> None:
         """Judge every training clip with the first discriminator -> RUN/filter.jsonl."""
@@ -280,7 +312,7 @@ class Trainer:
         write_verdicts(self.run, result)
         counts = {name: result.count(name) for name in ("kept", "shifted", "dropped")}
         tqdm.write(f"filter: {counts} of {len(result.verdicts)} clips")
-        self.log.write("filter", 1, self.progress.step, **counts)
+        self._log("filter", 1, **counts)
 
     def _sampler(self, items: list[Item]) -> Sampler:
         s = self.s
@@ -318,6 +350,11 @@ class Trainer:
             net = weights.load(self.run / f"stage{stage - 1}.safetensors", self.device)
         net.train()
         average = copy.deepcopy(net).requires_grad_(False).eval()
+        if self.ranks.world > 1:
+            share_norms(net)
+        if self.s.compile:
+            net.face.compile()
+            net.audio.compile()
         decayed = [p for p in net.parameters() if p.ndim > 1]
         rest = [p for p in net.parameters() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
@@ -343,15 +380,21 @@ class Trainer:
     ) -> None:
         self.progress.seconds = self._seconds()
         self._sitting = time.monotonic()
-        save_state(self.run, self.progress, net, average, optimiser)
+        if self.ranks.first:
+            save_state(self.run, self.progress, net, average, optimiser)
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self._sitting
 
     def _replan(self, stage: int) -> int:
         """Steps of this stage, now that it is known how long one takes."""
-        shares = [self.s.stage(k).share for k in (1, 2, 3)]
-        return plan_steps(self.progress, stage, shares, self.s, self._seconds())
+        shares = [self.s.stage(k).share for k in range(1, self.s.last_stage + 1)]
+        return self.ranks.agree(plan_steps(self.progress, stage, shares, self.s, self._seconds()))
+
+    def _log(self, kind: str, stage: int, **values: Any) -> None:
+        """A row of the log, from the first process."""
+        if self.log:
+            self.log.write(kind, stage, self.progress.step, **values)
 
     def _due(self) -> bool:
         """Whether held-out clips are to be measured after this step."""

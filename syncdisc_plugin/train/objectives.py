@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 NEIGHBOUR = 1  # windows one frame apart share 4 of 5 frames: neither true nor false
+NEAR = 5  # frames: up to here a false pair of the same clip is a near one
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How heavily each kind of false pair weighs in the contrast; 0 leaves a kind out."""
+
+    near: float = 1.0
+    """Audio of the same clip, 2 to 5 frames away."""
+    far: float = 1.0
+    """Audio of the same clip, further away."""
+    same_speaker: float = 0.0
+    """Audio of the speaker's other videos in the batch."""
+    other_speaker: float = 0.0
+    """Audio of other speakers in the batch."""
 
 
 def false_pairs(alike: torch.Tensor) -> torch.Tensor:
     """Which pairs of a clip are false.
 
     Args:
-        alike: (B, N, N) bool, audio windows that sound the same.
+        alike: (B, N, N) bool, windows that sound or look the same.
 
     Returns:
-        (B, N, N) bool for (video window i, audio window j): more than one frame apart, and the
-        audio heard at j can be told from what is heard at i.
+        (B, N, N) bool for (video window i, audio window j): more than one frame apart, and what
+        is heard and seen at j can be told from what is heard and seen at i.
     """
-    n = alike.shape[-1]
-    index = torch.arange(n, device=alike.device)
-    apart = (index[:, None] - index[None]).abs() > NEIGHBOUR
-    return apart[None] & ~alike
+    return (_distance(alike) > NEIGHBOUR)[None] & ~alike
 
 
 def contrast(
@@ -33,12 +46,13 @@ def contrast(
     scale: torch.Tensor | float,
     *,
     margin: float = 0.0,
-    strangers: float = 0.0,
-    group: torch.Tensor | None = None,
+    mix: Mix | None = None,
+    source: torch.Tensor | None = None,
+    speaker: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, float]:
     """Cross-entropy of the true pair among its false pairs, from both sides.
 
-    -log( e^(s+) / (e^(s+) + sum_j e^(s_j + margin) ) ), all times scale. With margin 0 this is
+    -log( e^(s+) / (e^(s+) + sum_j w_j e^(s_j + margin)) ), all times scale. With margin 0 this is
     the cross-entropy over time shifts; with a margin the true pair must win by it, and the
     hardest false pairs carry the loss (additive margin: Wang et al., AM-Softmax, 2018).
 
@@ -48,47 +62,65 @@ def contrast(
         false: (B, N, N) bool, from `false_pairs`.
         scale: inverse temperature.
         margin: similarity by which the true pair must win.
-        strangers: weight of each window of the other clips of the batch; 0 leaves them out.
-        group: (B,) which clips come from one video, and so are no strangers; all differ when None.
+        mix: weights w of the kinds of false pairs.
+        source: (B,) which video each clip is from; pairs within one video are no strangers.
+            All differ when None.
+        speaker: (B,) who speaks in each clip; all differ when None.
 
     Returns:
         loss (scalar), and its chance level: the loss of a net to which all pairs look alike.
     """
     b, n, _ = v.shape
+    mix = mix or Mix()
     own = torch.einsum("bid,bjd->bij", v, a)
-    true = own.diagonal(dim1=1, dim2=2)
-    shift = (own - true[..., None] + margin).masked_fill(~false, -1e4)
-    shift_back = (own - true[:, None] + margin).masked_fill(~false, -1e4)
-    rows, columns = scale * shift, scale * shift_back.transpose(1, 2)
-    count = false.sum(2).float()
-    if strangers and b > 1:
-        # (b, i) against (c, j), c != b: every other clip of the batch.
+    weight = torch.where(_distance(false) <= NEAR, _log(mix.near), _log(mix.far)).to(own)
+    rows, columns, count = _own_logits(own, false, scale, margin, weight)
+    if b > 1 and (mix.same_speaker or mix.other_speaker):
+        index = torch.arange(b, device=v.device)
+        source = index if source is None else source
+        speaker = index if speaker is None else speaker
+        alike = speaker[:, None] == speaker[None]
+        kind = torch.where(alike, _log(mix.same_speaker), _log(mix.other_speaker)).to(own)
+        kind = kind.masked_fill(source[:, None] == source[None], -math.inf)
+        # (b, i) against (c, j): every other video of the batch.
         cross = torch.einsum("bid,cjd->bicj", v, a)
-        group = torch.arange(b, device=v.device) if group is None else group
-        other = (group[:, None] != group[None])[:, None, :, None]
-        weight = math.log(strangers)
+        true = own.diagonal(dim1=1, dim2=2)[:, :, None, None]
+        kind = kind[:, None, :, None]
+        rows = torch.cat([rows, (scale * (cross - true + margin) + kind).flatten(2)], 2)
+        back = cross.permute(2, 3, 0, 1)
+        columns = torch.cat([columns, (scale * (back - true + margin) + kind).flatten(2)], 2)
+        count = count + n * kind.exp().sum(2).squeeze(2)
+    return _cross_entropy(rows, columns, count, false, scale, margin)
 
-        def stranger_logits(table: torch.Tensor) -> torch.Tensor:
-            x = scale * (table - true[:, :, None, None] + margin) + weight
-            return x.masked_fill(~other, -1e4).flatten(2)
 
-        rows = torch.cat([rows, stranger_logits(cross)], 2)
-        columns = torch.cat([columns, stranger_logits(cross.permute(2, 3, 0, 1))], 2)
-        count = count + strangers * n * other.sum(2).flatten(1)
-    zero = rows.new_zeros(b, n, 1)
-    usable = (false.sum(2) > 0).float()  # a wholly silent chunk has no false pair
-    per_window = torch.logsumexp(torch.cat([rows, zero], 2), 2) + torch.logsumexp(
-        torch.cat([columns, zero], 2), 2
-    )
-    total = usable.sum().clamp_min(1)
-    loss = (per_window * usable).sum() / (2 * total)
-    chance = float(
-        (
-            torch.log1p(count * math.exp(float(torch.as_tensor(scale).detach()) * margin)) * usable
-        ).sum()
-        / total
-    )
-    return loss, chance
+def contrast_in_context(
+    v: torch.Tensor, a: torch.Tensor, false: torch.Tensor, scale: torch.Tensor | float, windows: int
+) -> tuple[torch.Tensor, float]:
+    """The contrast of `windows` neighbouring windows judged together: their mean similarity.
+
+    Offsets, scores and the PM protocol average over neighbours before they decide. A window that
+    says nothing then does no harm if it favours nobody, and one that says much should say it
+    loudly; the contrast of single windows asks for neither.
+
+    Args, shapes and results as in `contrast`. The scale grows with the root of `windows`, as if
+    their errors were half independent.
+    """
+    n = v.shape[1] - windows + 1
+    if n < 3:
+        raise ValueError(
+            f"context: expected fewer than {v.shape[1] - 1} windows, got {windows}. "
+            "Raise --chunk_frames or lower the context."
+        )
+
+    def together(table: torch.Tensor) -> torch.Tensor:
+        parts = [table[:, k : k + n, k : k + n] for k in range(windows)]
+        return torch.stack(parts).mean(0)
+
+    own = together(torch.einsum("bid,bjd->bij", v, a))
+    false = together(false.float()) > 0.5
+    scale = scale * math.sqrt(windows)
+    rows, columns, count = _own_logits(own, false, scale, 0.0, own.new_zeros(n, n))
+    return _cross_entropy(rows, columns, count, false, scale, 0.0)
 
 
 def calibrated(
@@ -103,3 +135,47 @@ def calibrated(
     true = (F.softplus(-logit.diagonal(dim1=1, dim2=2)) * usable).sum() / usable.sum().clamp_min(1)
     wrong = (F.softplus(logit) * false).sum() / false.sum().clamp_min(1)
     return (true + wrong) / 2, math.log(2)
+
+
+def _distance(table: torch.Tensor) -> torch.Tensor:
+    """(N, N) frames between window i and window j."""
+    index = torch.arange(table.shape[-1], device=table.device)
+    return (index[:, None] - index[None]).abs()
+
+
+def _log(weight: float) -> torch.Tensor:
+    return torch.tensor(math.log(weight) if weight > 0 else -math.inf)
+
+
+def _own_logits(
+    own: torch.Tensor,
+    false: torch.Tensor,
+    scale: torch.Tensor | float,
+    margin: float,
+    weight: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of a clip's own false pairs over its true ones, both ways, and their weight."""
+    true = own.diagonal(dim1=1, dim2=2)
+    weight = weight.masked_fill(~false, -math.inf)
+    rows = scale * (own - true[..., None] + margin) + weight
+    columns = scale * (own - true[:, None] + margin) + weight
+    return rows, columns.transpose(1, 2), weight.exp().sum(2)
+
+
+def _cross_entropy(
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    count: torch.Tensor,
+    false: torch.Tensor,
+    scale: torch.Tensor | float,
+    margin: float,
+) -> tuple[torch.Tensor, float]:
+    zero = rows.new_zeros(*rows.shape[:2], 1)  # the true pair's own logit
+    usable = (false.sum(2) > 0).float()  # a wholly silent chunk has no false pair
+    per_window = torch.logsumexp(torch.cat([rows, zero], 2), 2) + torch.logsumexp(
+        torch.cat([columns, zero], 2), 2
+    )
+    total = usable.sum().clamp_min(1)
+    loss = (per_window * usable).sum() / (2 * total)
+    odds = math.exp(float(torch.as_tensor(scale).detach()) * margin)
+    return loss, float((torch.log1p(count * odds) * usable).sum() / total)

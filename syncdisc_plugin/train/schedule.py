@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from syncdisc_plugin.train.checkpoint import Progress
-from syncdisc_plugin.train.settings import TrainSettings
+from syncdisc_plugin.train.settings import StageSettings, TrainSettings
 
 
 def plan_steps(
@@ -43,13 +43,14 @@ def time_step(progress: Progress, seconds: float) -> None:
     progress.step_seconds = keep * progress.step_seconds + (1 - keep) * seconds
 
 
-def learning_rate(peak: float, step: int, steps: int) -> float:
-    """Warm-up over 5% of the steps (40 at most), then a cosine down to 2% of the peak."""
+def learning_rate(how: StageSettings, step: int, steps: int) -> float:
+    """Warm-up over 5% of the steps (40 at most), then a cosine from the first rate to the last."""
     warm = min(40, max(5, steps // 20)) if steps else 40
     if step < warm:
-        return peak * (step + 1) / warm
+        return how.learning_rate * (step + 1) / warm
     part = (step - warm) / max(1, steps - warm) if steps else 0.0
-    return peak * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, part))) / 2)
+    cosine = (1 + math.cos(math.pi * min(1.0, part))) / 2
+    return how.final_rate + (how.learning_rate - how.final_rate) * cosine
 
 
 @torch.no_grad()

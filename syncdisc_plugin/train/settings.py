@@ -9,18 +9,23 @@ from syncdisc_plugin.data.augment import Augment
 from syncdisc_plugin.data.filter import FilterSettings
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Architecture
+from syncdisc_plugin.train.objectives import Mix
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One stage's schedule and objective. Stages differ in data, not in code."""
+    """One stage's schedule and objective. Stages differ in data and settings, not in code."""
 
     share: float = 0.3
     """Part of the budget that the stage may use."""
     learning_rate: float = 5e-4
-    """Peak of a warm-up and cosine schedule (AdamW)."""
-    strangers: float = 0.0
-    """Weight of windows of other clips among the false pairs; 0 leaves them out."""
+    """Where the stage starts, after a short warm-up."""
+    final_rate: float = 1e-5
+    """Where a cosine takes the learning rate until the stage's end."""
+    mix: Mix = Mix()
+    """How heavily each kind of false pair weighs."""
+    context: float = 0.0
+    """Share of the loss that judges neighbouring windows together (11 windows, 15 frames)."""
     calibrated: float = 0.0
     """Weight of the calibrated BCE beside the contrast."""
     patience: int = 4
@@ -76,12 +81,20 @@ class TrainSettings:
     """bf16, fp32, or auto: bf16 where the CPU or GPU has instructions for it."""
     device: str = "auto"
     """cuda, cpu, or auto."""
-    stage1: StageSettings = StageSettings(0.5, 1e-3)
+    last_stage: int = 3
+    """The stage after which the run ends; the budget is for the stages until then."""
+    compile: bool = False
+    """torch.compile the towers: faster steps on a GPU, after a minute's wait; needs a compiler."""
+    stage1: StageSettings = StageSettings(0.5, 1e-3, 3e-4)
     """Train on all of the first dataset, dirty as it is."""
-    stage2: StageSettings = StageSettings(0.2, 5e-4)
+    stage2: StageSettings = StageSettings(
+        0.2, 4e-4, 2e-4, mix=Mix(same_speaker=0.02, other_speaker=0.02)
+    )
     """Widen the gap on the second dataset, step by step."""
-    stage3: StageSettings = StageSettings(0.3, 5e-4, strangers=0.02, calibrated=0.2)
-    """Third training: strangers among the false pairs, and a calibrated probability."""
+    stage3: StageSettings = StageSettings(
+        0.3, 3e-4, mix=Mix(same_speaker=0.02, other_speaker=0.02), context=0.5, calibrated=0.2
+    )
+    """Third training: judged in context too, and a calibrated probability."""
     gap: GapSettings = GapSettings()
     """How stage 2 is led."""
     filter: FilterSettings = FilterSettings()
@@ -103,25 +116,34 @@ class TrainSettings:
             )
         if self.save_steps < 1 or self.measures < 1:
             raise ValueError("--save_steps, --measures: expected at least 1.")
+        if self.last_stage not in (1, 2, 3):
+            raise ValueError(f"--last_stage: expected 1, 2 or 3, got {self.last_stage}.")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"--precision: expected auto, bf16 or fp32, got {self.precision!r}.")
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> TrainSettings:
         """Rebuild from `asdict`, as stored in RUN/settings.json."""
-        values: dict[str, Any] = {}
-        unknown = set(raw) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise RunError(
-                f"settings: {sorted(unknown)} are not known to this version. "
-                "Go on with the version that wrote them, or start a new run."
-            )
-        for name, value in raw.items():
-            default: Any = cls.__dataclass_fields__[name].default
-            values[name] = type(default)(**value) if isinstance(value, dict) else value
-        values["heldout_speakers"] = tuple(values.get("heldout_speakers", ()))
-        return cls(**values)
+        values = _rebuild(cls, raw, "settings")
+        return cls(**{**values, "heldout_speakers": tuple(values.get("heldout_speakers", ()))})
 
     def stage(self, number: int) -> StageSettings:
         """Settings of stage 1, 2 or 3."""
         return (self.stage1, self.stage2, self.stage3)[number - 1]
+
+
+def _rebuild(kind: type, raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Keyword arguments of a settings class, with the nested ones built."""
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        field = kind.__dataclass_fields__.get(name)  # type: ignore[attr-defined]
+        if field is None:
+            raise RunError(
+                f"{where}: {name!r} is not known to this version. "
+                "Go on with the version that wrote it, or start a new run."
+            )
+        if isinstance(value, dict):
+            inner = type(field.default)
+            value = inner(**_rebuild(inner, value, f"{where}.{name}"))
+        values[name] = value
+    return values
