@@ -20,6 +20,7 @@ VERBS = {
     "demo": "the whole line on footage that the demo makes itself, offline (about 6 minutes)",
     "run": "videos -> stage-3 weights and a report, in one go",
     "prepare": "videos -> clip store (faces, audio, mel)",
+    "doctor": "what is wrong with a clip store, before a night is spent on it",
     "train": "clip store -> stage 1, filter, stage 2, stage 3",
     "filter": "let weights judge every clip of a store: in sync, by how much off, unusable",
     "evaluate": "figures of weights on a store or on videos",
@@ -29,7 +30,10 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `syncdisc`. Returns the exit status: 0 done, 2 bad input, 130 stopped."""
+    """Entry point of `syncdisc`. Returns the exit status.
+
+    0 done, 1 what the demo or the doctor looked for was not so, 2 bad input, 130 stopped.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
@@ -140,6 +144,37 @@ def _run_prepare(paths: Sequence[Path], out: Path, spec: Namespace, settings: An
         f"{len(result.refused)} refused -> {out}"
     )
     ClipStore(out)  # refuses a store without a clip
+
+
+def _doctor(args: Sequence[str]) -> int:
+    parser = _parser("doctor")
+    parser.add_argument("--data", type=Path, required=True, help="a clip store")
+    parser.add_argument(
+        "--weights", default="base", help="who judges the sync: a shipped name, a checkpoint, none"
+    )
+    parser.add_argument("--device", default="auto", help="cuda, cpu, or auto")
+    parser.add_argument("--json", type=Path, help="write findings and histograms to this file")
+    parsed = parser.parse_args(args)
+    from dataclasses import asdict
+
+    from syncdisc_plugin.atomic import write_text
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.train.doctor import examine
+
+    judge = None if parsed.weights == "none" else parsed.weights
+    found = examine(ClipStore(parsed.data), judge, device=parsed.device)
+    if parsed.json:
+        write_text(parsed.json, json.dumps(asdict(found), indent=1) + "\n")
+    for finding in found.findings:
+        print(f"{'ok ' if finding.good else 'BAD'}  {finding.name:18} {finding.text}")
+    for name, counts in found.histograms.items():
+        print(f"\n{name}")
+        most = max(counts.values(), default=1)
+        for value, n in counts.items():
+            print(f"  {value:>12} {'#' * max(1, round(40 * n / most))} {n}")
+    bad = sum(not f.good for f in found.findings)
+    print(f"\n{'nothing stands in the way' if not bad else f'{bad} to look at'}")
+    return 0 if found.good else 1
 
 
 def _train(args: Sequence[str]) -> int:
@@ -347,6 +382,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": _demo,
     "run": _run,
     "prepare": _prepare,
+    "doctor": _doctor,
     "train": _train,
     "filter": _filter,
     "evaluate": _evaluate,

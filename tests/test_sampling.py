@@ -430,3 +430,40 @@ def test_inputs_are_not_changed_in_place() -> None:
 def test_windows_of_the_counted_clip() -> None:
     """The clips of these tests are as prepare makes them: a window at every frame but four."""
     assert n_windows(60, mel_start(60, SPEC) + 1, SPEC) == 56
+
+
+# --- pairs that look alike, rows of a batch
+
+
+def test_a_frozen_stream_has_no_false_pairs(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    StoreWriter(root, SPEC)
+    counted_clip(root, "a", n_frames=60)
+    store = ClipStore(root)
+    clip = store.clips[0]
+    frames = store.frames(clip).copy()
+    frames[30:] = frames[30]
+    frames[30:, 0, 0] += 1  # one pixel of noise is no motion
+    mel = np.random.default_rng(0).uniform(-3, 3, (193, 80)).astype(np.float32)
+    write_shard(root, "a", {"0.frames": frames, "0.mel": mel, "0.audio": np.zeros(8, np.int16)})
+    store = ClipStore(root)
+    found = 0
+    for step in range(10):
+        batch = sampler(store).batch(1, step)
+        for b, first in enumerate(first_frames(batch)):
+            if first >= 20:
+                continue  # the number is no longer told by the picture
+            for i in range(12):
+                for j in range(12):
+                    both_frozen = first + i >= 30 and first + j >= 30
+                    assert bool(batch.alike[b, i, j]) == (both_frozen or i == j)
+                    found += both_frozen
+    assert found >= 0
+
+
+def test_rows_of_a_batch_are_those_of_the_whole(tiny_store: ClipStore) -> None:
+    draw = sampler(tiny_store, augment=Augment())
+    whole = draw.batch(1, 3)
+    part = draw.batch(1, 3, range(2, 4))
+    for mine, all_rows in zip(fields(part), fields(whole), strict=True):
+        assert torch.equal(mine, all_rows[2:4])

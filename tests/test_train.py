@@ -18,7 +18,7 @@ from syncdisc_plugin import SyncLoss
 from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Architecture
-from syncdisc_plugin.train import TrainSettings, train
+from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
 
@@ -215,7 +215,8 @@ def test_minutes_become_steps_at_the_measured_pace() -> None:
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
-    rates = [learning_rate(1.0, step, 400) for step in range(400)]
+    how = StageSettings(learning_rate=1.0, final_rate=0.02)
+    rates = [learning_rate(how, step, 400) for step in range(400)]
     assert rates[0] < 0.1 and max(rates) == pytest.approx(1.0, abs=0.01)
     assert rates[-1] < 0.03
     top = rates.index(max(rates))
@@ -233,6 +234,46 @@ def test_a_flat_score_ends_a_stage_early(
     ended = {r["stage"]: r for r in rows if r["kind"] == "stage"}
     assert "plateau" in ended[1]["verdict"] and "plateau" in ended[3]["verdict"]
     assert ended[1]["step"] < 30  # stage 1's share of the 60 steps
+
+
+def test_a_run_may_end_after_a_stage(tiny_store: ClipStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    path = train(tiny_store, run, replace(SETTINGS, steps=20, last_stage=1))
+    assert path == run / "stage1.safetensors" and path.exists()
+    assert not (run / "stage2.safetensors").exists() and not (run / "filter.jsonl").exists()
+    steps = [r["step"] for r in read_rows(run / "log.jsonl") if r["kind"] == "step"]
+    assert max(steps) == 20  # the whole budget is stage 1's
+
+
+def test_a_stalled_gap_ends_with_a_line_and_usable_weights(
+    tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    stubborn = GapSettings(progress=2.0, patience=2)  # no rise is ever enough
+    train(tiny_store, tmp_path / "run", replace(SETTINGS, measures=5, gap=stubborn))
+    (ended,) = (
+        r
+        for r in read_rows(tmp_path / "run" / "log.jsonl")
+        if (r["kind"], r["stage"]) == ("stage", 2)
+    )
+    assert "stalled: gap" in ended["verdict"] and "target" in ended["verdict"]
+    sync = SyncLoss(tmp_path / "run" / "stage2.safetensors")
+    assert torch.isfinite(sync(torch.rand(1, 3, 5, 96, 96), torch.zeros(1, 1, 80, 16)))
+    assert (tmp_path / "run" / "stage3.safetensors").exists()
+
+
+def test_a_reference_gives_the_zero(
+    tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lag that the reference sees in the set is undone in all that a run trains on."""
+    from syncdisc_plugin.data import filter as filtering
+
+    monkeypatch.setattr(filtering.FilterResult, "common_lag", 4)
+    run = tmp_path / "run"
+    train(tiny_store, run, replace(SETTINGS, steps=10, reference="base"))
+    assert json.loads((run / "reference.json").read_text())["lag_frames"] == 4
+    stage = json.loads((run / "heldout" / "stage3.json").read_text())
+    n = sum(tiny_store.windows(c) - 4 for c in tiny_store.clips if c.speaker == "speaker4")
+    assert stage["figures"]["n_windows"] == n
 
 
 def test_what_is_refused_leaves_no_run_behind(tiny_store: ClipStore, tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ class Embedded:
     a: torch.Tensor
     """(N, D) unit embeddings of the audio windows."""
 
+    def shifted(self, offset_frames: int) -> Embedded:
+        """The clip with its audio delayed by that many frames: windows that have a partner."""
+        k = offset_frames
+        n = len(self.v) - abs(k)
+        return Embedded(self.clip, self.v[max(0, k) :][:n], self.a[max(0, -k) :][:n])
+
     @property
     def similarity(self) -> torch.Tensor:
         """(N, N) similarity of video window i and audio window j."""
@@ -63,16 +69,24 @@ def embed_mel(net: Discriminator, mel: np.ndarray, n: int, precision: str = "fp3
 
 
 def embed_clips(
-    net: Discriminator, store: ClipStore, clips: Iterable[Clip], precision: str = "fp32"
+    net: Discriminator,
+    store: ClipStore,
+    clips: Iterable[Clip],
+    precision: str = "fp32",
+    lag: int = 0,
 ) -> Iterator[Embedded]:
-    """Embed clips one by one in eval mode; clips without a whole window are skipped."""
+    """Embed clips one by one in eval mode; clips without a whole window are skipped.
+
+    `lag` is how many frames early the audio of all of them is; it is undone.
+    """
     was_training = net.training
     net.eval()
     try:
         for clip in clips:
             n = store.windows(clip)
-            if n:
+            if n > abs(lag):
                 v = embed_frames(net, store.frames(clip), precision)[:n]
-                yield Embedded(clip, v, embed_mel(net, store.mel(clip), n, precision))
+                a = embed_mel(net, store.mel(clip), n, precision)
+                yield Embedded(clip, v, a).shifted(lag)
     finally:
         net.train(was_training)

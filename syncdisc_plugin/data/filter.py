@@ -78,6 +78,15 @@ class FilterResult:
         """How many clips got it."""
         return sum(v.verdict == verdict for v in self.verdicts)
 
+    @property
+    def common_lag(self) -> int:
+        """Median offset of the clips that were not dropped: a lag of the whole set, in frames.
+
+        Only a judge that did not train on the set can see it.
+        """
+        sure = [v.offset_frames for v in self.verdicts if v.verdict != "dropped"]
+        return round(float(np.median(sure))) if sure else 0
+
 
 def judge_clips(
     clips: Sequence[Embedded], settings: FilterSettings | None = None, seed: int = 0
@@ -104,14 +113,21 @@ def judge_clips(
     return FilterResult(verdicts, keep, shift, least, [s for s, _ in null])
 
 
-def second_dataset(clips: Sequence[Clip], verdicts: Iterable[dict[str, Any]]) -> list[Item]:
-    """What the filter leaves of `clips`, given rows of `Verdict`: kept, or shifted into sync."""
+def second_dataset(
+    clips: Sequence[Clip], verdicts: Iterable[dict[str, Any]], lag: int = 0
+) -> list[Item]:
+    """What the filter leaves of `clips`, given rows of `Verdict`: kept, or shifted into sync.
+
+    `lag` is that of the whole set, which was undone before the clips were judged.
+    """
     by_id = {row["clip_id"]: row for row in verdicts}
     out = []
     for clip in clips:
         row = by_id.get(clip.id)
         if row and row["verdict"] != "dropped":
-            out.append(Item(clip, row["offset_frames"] if row["verdict"] == "shifted" else 0))
+            out.append(
+                Item(clip, lag + (row["offset_frames"] if row["verdict"] == "shifted" else 0))
+            )
     return out
 
 

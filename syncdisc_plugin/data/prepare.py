@@ -236,6 +236,7 @@ def _clips_of(job: _Job) -> list[dict[str, Any]]:
             n_mels=len(tensors["mel"]),
             face_px=round(float(side), 1),
             loudness_db=round(footage.loudness_db, 1),
+            source_fps=round(footage.recording.source.fps, 3),
         )
         pending |= {f"{number}.{name}": tensor for name, tensor in tensors.items()}
         rows.append(clip_row(job.key, clip))

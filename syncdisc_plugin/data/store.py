@@ -52,6 +52,8 @@ class Clip:
     """Median side of the face in the source, in pixels."""
     loudness_db: float
     """RMS level of the audio in dB below full scale."""
+    source_fps: float = 0.0
+    """Frames per second of the source; 0 where it was not recorded."""
     note: str = ""
     """What was odd but no reason to refuse."""
 

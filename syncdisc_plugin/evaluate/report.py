@@ -293,11 +293,27 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
         if r["verdict"] != "kept"
     ]
     head = ["Video", "Verdict", "Offset", "Why"]
+    return f"<p>{words}</p>\n<p>{_zero(left)}</p>{grid(drawn)}" + folded(
+        "Clips that were shifted or dropped", head, changed
+    )
+
+
+def _zero(left: _Left) -> str:
+    """Where the zero of the time axis comes from."""
+    found = _json(left.run / "reference.json")
+    if not found:
+        return (
+            "A lag that the whole set shares cannot be seen from inside: the net learns it as "
+            "zero. Look at a few clips yourself, or train with --reference WEIGHTS, which takes "
+            "the zero from weights that were trained on other footage."
+        )
+    lag = found["lag_frames"]
+    side = "early" if lag > 0 else "late"
+    what = f"{_count(abs(lag), 'frame')} {side}; this was undone" if lag else "in sync"
     return (
-        f"<p>{words}</p>\n<p>A lag that the whole set shares cannot be seen from inside: the net "
-        "learns it as zero. Look at a few clips yourself, or score them with weights that were "
-        f"trained on other footage.</p>{grid(drawn)}"
-        + folded("Clips that were shifted or dropped", head, changed)
+        f"By the reference weights {escape(str(found['weights']))}, the audio of the set is {what} "
+        f"(median of the {_count(found['clear_clips'], 'clip')} that are clear to them). Offsets "
+        "below are relative to that."
     )
 
 

@@ -1,6 +1,6 @@
 """The three-stage trainer."""
 
 from syncdisc_plugin.train.loop import train
-from syncdisc_plugin.train.settings import TrainSettings
+from syncdisc_plugin.train.settings import GapSettings, StageSettings, TrainSettings
 
-__all__ = ["TrainSettings", "train"]
+__all__ = ["GapSettings", "StageSettings", "TrainSettings", "train"]

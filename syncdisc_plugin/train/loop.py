@@ -30,6 +30,7 @@ from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
     measure_heldout,
+    measure_lag,
     some_frames,
     write_heldout,
     write_verdicts,
@@ -51,7 +52,9 @@ from syncdisc_plugin.train.settings import TrainSettings
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 MARGIN_SCALE = 20.0
-CONTEXT = 11  # windows judged together: 15 frames, as in the PM protocol's middle context
+CONTEXT = (
+    11  # windows judged together: 15 frames, the middle of the PM protocol; half a chunk at most
+)
 
 
 def train(
@@ -110,7 +113,7 @@ class Trainer:
         self.precision = choose_precision(settings.precision, self.device)
         self.probe = some_frames(self.split.heldout, settings.heldout_frames)
         if progress is None:
-            self._sampler(self._items(1))  # refuses what cannot be trained on
+            self._sampler([Item(c) for c in self.split.train])  # refuses what cannot be trained on
             # Only now: what was refused until here leaves no run behind. The precision is stored
             # as it was found, so that a machine that would choose otherwise goes on alike.
             self.s = replace(settings, precision=self.precision)
@@ -118,6 +121,12 @@ class Trainer:
                 write_text(run / "settings.json", json.dumps(asdict(self.s), indent=1))
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at) if ranks.first else None
+        clips = self.split.train + self.probe
+        self.lag: int = ranks.agree(
+            measure_lag(run, self.s.reference, store, clips, self.device, self.precision)
+            if ranks.first
+            else 0
+        )
         self._sitting = time.monotonic()
 
     # ------------------------------------------------------------------ the stages
@@ -176,7 +185,7 @@ class Trainer:
                     bar.total = p.steps = self._replan(stage)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", chance=f"{row['chance']:.3f}")
                 bar.update()
-                if p.step % 10 == 0 or p.step == p.steps:
+                if p.step == 1 or p.step % 10 == 0 or p.step == p.steps:
                     self._log("step", stage, seconds=round(self._seconds(), 2), **row)
                 if p.steps and self._due():
                     p, ended = self._measure(stage, average)
@@ -220,7 +229,9 @@ class Trainer:
             v, a, false, scale, margin=margin, mix=how.mix, source=source, speaker=speaker
         )
         if how.context:
-            wide, wide_chance = contrast_in_context(v, a, false, scale, CONTEXT)
+            wide, wide_chance = contrast_in_context(
+                v, a, false, scale, min(CONTEXT, v.shape[1] // 2)
+            )
             loss = (1 - how.context) * loss + how.context * wide
             chance = (1 - how.context) * chance + how.context * wide_chance
         if how.calibrated:
@@ -284,20 +295,22 @@ class Trainer:
         return verdict
 
     def _embed(self, net: Discriminator, clips: list[Clip]) -> list[Embedded]:
-        return list(embed_clips(net, self.store, clips, self.precision))
+        return list(embed_clips(net, self.store, clips, self.precision, self.lag))
 
     def _finish_untrained(self, net: Discriminator) -> None:
         """What a net that has learnt nothing scores: the report's first picture."""
         untrained = copy.deepcopy(net)
         write_heldout(
-            self.run, 0, measure_heldout(untrained, self.store, self.probe, self.precision)
+            self.run,
+            0,
+            measure_heldout(untrained, self.store, self.probe, self.precision, self.lag),
         )
 
     def _finish(self, stage: int) -> None:
         """All held-out figures of the stage's best weights; they are calibrated and kept."""
         path = self.run / f"stage{stage}.safetensors"
         net, about = weights.load(path, self.device), weights.read_about(path)
-        figures = measure_heldout(net, self.store, self.split.heldout, self.precision)
+        figures = measure_heldout(net, self.store, self.split.heldout, self.precision, self.lag)
         write_heldout(self.run, stage, figures)
         about = {k: v for k, v in about.items() if k not in ("spec", "architecture")}
         weights.save(net, path, **{**about, "heldout": figures.summary})
@@ -307,7 +320,7 @@ class Trainer:
         """Judge every training clip with the first discriminator -> RUN/filter.jsonl."""
         net = weights.load(self.run / "stage1.safetensors", self.device)
         bar = tqdm(self.split.train, desc="filter", unit="clip", disable=None)
-        embedded = list(embed_clips(net, self.store, bar, self.precision))
+        embedded = list(embed_clips(net, self.store, bar, self.precision, self.lag))
         result = judge_clips(embedded, self.s.filter, self.s.seed)
         write_verdicts(self.run, result)
         counts = {name: result.count(name) for name in ("kept", "shifted", "dropped")}
@@ -328,15 +341,15 @@ class Trainer:
     def _items(self, stage: int) -> list[Item]:
         """The first dataset for stage 1, what the filter left of it for the others."""
         if stage == 1:
-            return [Item(clip) for clip in self.split.train]
-        items = second_dataset(self.split.train, read_rows(self.run / "filter.jsonl"))
+            return [Item(clip, self.lag) for clip in self.split.train]
+        items = second_dataset(self.split.train, read_rows(self.run / "filter.jsonl"), self.lag)
         left = sum(i.clip.n_frames for i in items)
         if left < 0.1 * sum(c.n_frames for c in self.split.train):
             tqdm.write(
                 "filter: it left less than a tenth of the footage, so the first discriminator "
                 "cannot judge yet; all clips are used. Train longer, or look at filter.jsonl."
             )
-            return [Item(clip) for clip in self.split.train]
+            return [Item(clip, self.lag) for clip in self.split.train]
         return items
 
     # ------------------------------------------------------------------ state and budget

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
+from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.filter import FilterResult
+from syncdisc_plugin.data.filter import FilterResult, judge_clips
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator, offset_curve
@@ -34,13 +36,13 @@ class Heldout:
 
 
 def measure_heldout(
-    net: Discriminator, store: ClipStore, clips: list[Clip], precision: str
+    net: Discriminator, store: ClipStore, clips: list[Clip], precision: str, lag: int = 0
 ) -> Heldout:
     """Calibrate `net` in place on the clips (scale and bias), and measure it.
 
     The calibration error is cross-fitted: each half of the clips with the other half's scale.
     """
-    embedded = list(embed_clips(net, store, clips, precision))
+    embedded = list(embed_clips(net, store, clips, precision, lag))
     pairs = metrics.far_pairs(embedded)
     scale, bias = metrics.fit_calibration(pairs)
     with torch.no_grad():
@@ -95,6 +97,26 @@ def write_verdicts(run: Path, result: FilterResult) -> None:
     write_text(run / "filter.json", json.dumps(summary, indent=1))
     # Last: a run that finds this file takes the filter as done.
     write_text(run / "filter.jsonl", "".join(json.dumps(v.row()) + "\n" for v in result.verdicts))
+
+
+def measure_lag(
+    run: Path, reference: str, store: ClipStore, clips: list[Clip], device: torch.device, how: str
+) -> int:
+    """How early the audio of the whole set is, by weights that did not train on it.
+
+    Kept in RUN/reference.json, so that a run that goes on keeps its zero. 0 without a reference.
+    """
+    path = run / "reference.json"
+    if not reference:
+        return 0
+    if not path.exists():
+        bar = tqdm(clips, desc=f"reference {reference}", unit="clip", disable=None)
+        judge = weights.load(reference, device)
+        result = judge_clips(list(embed_clips(judge, store, bar, how)))
+        sure = len(result.verdicts) - result.count("dropped")
+        found = {"weights": reference, "lag_frames": result.common_lag, "clear_clips": sure}
+        write_text(path, json.dumps(found, indent=1))
+    return int(json.loads(path.read_text(encoding="utf-8"))["lag_frames"])
 
 
 def some_frames(clips: list[Clip], frames: int) -> list[Clip]:

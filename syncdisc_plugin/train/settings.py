@@ -81,6 +81,9 @@ class TrainSettings:
     """bf16, fp32, or auto: bf16 where the CPU or GPU has instructions for it."""
     device: str = "auto"
     """cuda, cpu, or auto."""
+    reference: str = ""
+    """Weights (a shipped name such as base, or a checkpoint) that give the zero of the time axis:
+    a constant lag of the whole set cannot be seen from inside, and is undone by it."""
     last_stage: int = 3
     """The stage after which the run ends; the budget is for the stages until then."""
     compile: bool = False

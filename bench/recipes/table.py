@@ -1,0 +1,143 @@
+"""rows.jsonl -> table.md and recipes.svg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.store import read_rows
+
+NAMES = {
+    "field": "a  Wav2Lip expert and recipe",
+    "field-loss": "b  our net, that objective",
+    "control": "   our stage 1, all the time",
+    "stage1": "c  stage 1",
+    "stage2": "d  stage 2",
+    "stage3": "e  stage 3",
+}
+COLOURS = dict(
+    zip(NAMES, ("#b2182b", "#ef8a62", "#999999", "#92c5de", "#4393c3", "#053061"), strict=True)
+)
+
+
+def write_table(out: Path) -> None:
+    """Mean over the seeds, with the least and the greatest where there are several."""
+    rows = list(read_rows(out / "rows.jsonl"))
+    text = []
+    for minutes in sorted({r["minutes"] for r in rows}):
+        for part in sorted({r["spoil"] for r in rows if r["minutes"] == minutes}):
+            mine = [r for r in rows if (r["minutes"], r["spoil"]) == (minutes, part)]
+            text += [f"\n## {minutes:g} minutes, {part:.0%} of the training clips spoiled\n"]
+            text += _accuracies(mine) + _filters([r for r in mine if "filter" in r])
+    write_text(out / "table.md", "\n".join(text).strip() + "\n")
+    if rows:
+        _draw(rows, out / "recipes.svg")
+
+
+def _accuracies(rows: list[dict]) -> list[str]:
+    lines = [
+        "| arm | seeds | steps | pair | PM 5 | PM 9 | PM 15 | PM 25 | ECE | wild pair | PM 15 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, name in NAMES.items():
+        mine = [r for r in rows if r["arm"] == arm]
+        if not mine:
+            continue
+        cells = [_spread(mine, lambda r: r["test"]["pair_accuracy"])]
+        for k in ("5", "9", "15", "25"):
+            cells.append(_spread(mine, lambda r, k=k: r["test"]["pm_accuracy"][k]))
+        ece = [r for r in mine if r["test"]["ece"] is not None]
+        cells.append(_spread(ece, lambda r: r["test"]["ece"]) if ece else "")
+        cells.append(_spread(mine, lambda r: r["wild"]["pair_accuracy"]))
+        cells.append(_spread(mine, lambda r: r["wild"]["pm_accuracy"]["15"]))
+        steps = round(np.mean([r["steps"] for r in mine]))
+        lines.append(f"| {name} | {len(mine)} | {steps} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _filters(rows: list[dict]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "\n| planted | clips | not kept | dropped or mended | shifted | of these within 1 frame |",
+        "|---|---|---|---|---|---|",
+    ]
+    kinds = rows[0]["filter"]["kinds"]
+    total = dict.fromkeys(("clips", "found", "right", "shifted", "shifted_within_1"), 0)
+    for kind in [*kinds, "all"]:
+        n = total
+        if kind != "all":
+            n = {k: sum(r["filter"]["kinds"][kind][k] for r in rows) for k in total}
+            total = {k: total[k] + n[k] for k in total}
+        lines.append(
+            f"| {kind} | {n['clips']} | {_ratio(n['found'], n['clips'])} | "
+            f"{_ratio(n['right'], n['clips'])} | {n['shifted']} | "
+            f"{_ratio(n['shifted_within_1'], n['shifted'])} |"
+        )
+    good = {k: sum(r["filter"][k] for r in rows) for k in ("good", "good_dropped", "good_shifted")}
+    lines.append(
+        f"\nGood clips: {good['good']}, of which dropped "
+        f"{_ratio(good['good_dropped'], good['good'])}, shifted "
+        f"{_ratio(good['good_shifted'], good['good'])}."
+    )
+    return lines
+
+
+def _spread(rows: list[dict], value: Callable[[dict], float]) -> str:
+    found = [value(r) for r in rows]
+    mean = f"{np.mean(found):.3f}"
+    return mean if len(found) == 1 else f"{mean} ({min(found):.3f}-{max(found):.3f})"
+
+
+def _ratio(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else ""
+
+
+def _draw(rows: list[dict], path: Path) -> None:
+    """Held-out accuracy over wall-clock time, and accuracy over the share of spoiled clips."""
+    minutes = max({r["minutes"] for r in rows}, key=lambda m: sum(r["minutes"] == m for r in rows))
+    rows = [r for r in rows if r["minutes"] == minutes]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for arm in ("field", "field-loss", "control", "stage3"):
+        for number, r in enumerate(r for r in rows if r["arm"] == arm and r["spoil"] == 0):
+            left.plot(
+                [p["seconds"] / 60 for p in r["curve"]],
+                [p["pm_accuracy_15"] for p in r["curve"]],
+                color=COLOURS[arm],
+                marker=".",
+                label=None if number else NAMES[arm].strip(),
+            )
+    left.axhline(3 / 31, color="0.7", lw=0.8, ls=":")
+    left.set(xlabel="minutes, loading and measuring included", ylabel="PM accuracy, 15 frames, dev")
+    left.set_ylim(0, 1)
+    left.legend(frameon=False, fontsize=8)
+    for arm, name in NAMES.items():
+        parts = sorted({r["spoil"] for r in rows if r["arm"] == arm})
+        values = [
+            [r["test"]["pm_accuracy"]["15"] for r in rows if (r["arm"], r["spoil"]) == (arm, p)]
+            for p in parts
+        ]
+        if parts:
+            mean = np.array([np.mean(v) for v in values])
+            spread = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
+            right.errorbar(
+                [100 * p for p in parts],
+                mean,
+                yerr=np.abs(spread),
+                color=COLOURS[arm],
+                marker="o",
+                capsize=3,
+                label=name.strip(),
+            )
+    right.set(xlabel="training clips spoiled, %", ylabel="PM accuracy, 15 frames, test speakers")
+    right.set_ylim(0, 1)
+    right.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,121 @@
+"""The doctor names what is planted, and passes what is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synth import talk
+
+from syncdisc_plugin.cli import main
+from syncdisc_plugin.data.store import Clip, ClipStore, StoreWriter, clip_row, write_shard
+from syncdisc_plugin.mel import log_mel
+from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.train import doctor
+
+SPEC = ClipSpec()
+
+
+def build(root: Path, change: Callable[[dict], None] = lambda parts: None, n: int = 8) -> ClipStore:
+    """n speakers with a clip of 2.4 s each; `change` may alter parts of every clip."""
+    writer = StoreWriter(root, SPEC)
+    for number in range(n):
+        made = talk(number, speaker=number, n_frames=60, side_px=SPEC.stored_px)
+        parts = {
+            "number": number,
+            "frames": made.frames,
+            "audio": made.audio,
+            "speaker": f"s{number}",
+            "fps": 30.0,
+            "face_px": 120.0,
+        }
+        change(parts)
+        mel = log_mel(torch.from_numpy(parts["audio"]), SPEC.mel).T.contiguous().numpy()
+        key = f"k{number}"
+        pcm = np.round(parts["audio"] * 32767).astype(np.int16)
+        write_shard(root, key, {"0.frames": parts["frames"], "0.mel": mel, "0.audio": pcm})
+        level = float(10 * np.log10(np.mean(parts["audio"] ** 2) + 1e-12))
+        clip = Clip(
+            id=f"{key}/0",
+            speaker=parts["speaker"],
+            source=f"{key}.mp4",
+            start_s=0.0,
+            n_frames=60,
+            n_mels=len(mel),
+            face_px=parts["face_px"],
+            loudness_db=level,
+            source_fps=parts["fps"],
+        )
+        writer.add([clip_row(key, clip)])
+    return ClipStore(root)
+
+
+def findings(store: ClipStore) -> dict[str, doctor.Finding]:
+    return {f.name: f for f in doctor.examine(store, None).findings}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "MIN_MINUTES", 0.1)
+
+
+def test_a_sound_store_passes_and_can_be_overfitted(tmp_path: Path) -> None:
+    found = findings(build(tmp_path / "s"))
+    assert [f.name for f in found.values() if not f.good] == []
+    assert found["amount"].text.startswith("0.3 minutes in 8 clips")
+    assert "30 (8)" in found["frame rates"].text
+
+
+def _silent(parts: dict) -> None:
+    parts["audio"] = np.zeros_like(parts["audio"])
+
+
+def _frozen_noise(parts: dict) -> None:
+    """Nothing to learn: a still picture beside the clip's sound."""
+    parts["frames"][:] = parts["frames"][0]
+
+
+def _twice(parts: dict) -> None:
+    if parts["number"] == 1:
+        parts["audio"] = 0.5 * talk(0, speaker=0, n_frames=60, side_px=SPEC.stored_px).audio
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        (lambda p: p.update(speaker="one"), "speakers", "1, the largest with 100%"),
+        (lambda p: p.update(fps=12.5), "frame rates", "fewer than 20 frames a second"),
+        (lambda p: p.update(face_px=40.0), "face sizes", "100% below 64 px"),
+        (_silent, "silence", "100% of the time"),
+        (_frozen_noise, "overfits one batch", "frozen pictures"),
+        (_twice, "duplicates", "1 clips sound like another one"),
+    ],
+)
+def test_what_is_planted_is_named(
+    tmp_path: Path, change: Callable[[dict], None], name: str, words: str
+) -> None:
+    finding = findings(build(tmp_path / "s", change))[name]
+    assert not finding.good and words in finding.text
+
+
+def test_too_little_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "MIN_MINUTES", 10)
+    finding = findings(build(tmp_path / "s", n=6))["amount"]
+    assert not finding.good and "Below 10 minutes" in finding.text
+
+
+def test_the_command_prints_findings_and_histograms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = build(tmp_path / "s")
+    path = tmp_path / "found.json"
+    status = main(["doctor", "--data", str(store.root), "--json", str(path)])
+    out = capsys.readouterr().out
+    for words in ("overfits one batch", "common lag", "offset_frames", "fps", "face_px"):
+        assert words in out
+    # Drawn faces are no real ones: the shipped judge need not understand them.
+    assert status in (0, 1) and ("to look at" in out) == (status == 1)
+    assert path.read_text().startswith("{")

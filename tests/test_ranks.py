@@ -1,0 +1,88 @@
+"""Two processes under torchrun take the steps of one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.nn import Architecture
+from syncdisc_plugin.train import TrainSettings
+from syncdisc_plugin.train.ranks import Ranks
+
+# Dropout is drawn by each process for itself; without it the runs are the same but for rounding.
+SETTINGS = TrainSettings(
+    steps=40,
+    heldout_speakers=("speaker4",),
+    batch_clips=4,
+    chunk_frames=24,
+    measures=1,
+    precision="fp32",
+    architecture=Architecture(face_width=8, audio_width=8, embed_dim=32, dropout=0.0),
+)
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.train import TrainSettings, train
+torch.set_num_threads(1)
+settings = TrainSettings.from_dict(json.loads(sys.argv[3]))
+train(ClipStore(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
+"""
+
+
+def _train(
+    store: ClipStore, run: Path, processes: int, settings: TrainSettings
+) -> subprocess.CompletedProcess[str]:
+    program = run.with_suffix(".py")
+    program.write_text(PROGRAM)
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*start, str(program), str(store.root), str(run), json.dumps(asdict(settings))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+
+
+def _steps(run: Path) -> list[dict[str, float]]:
+    return [r for r in read_rows(run / "log.jsonl") if r["kind"] == "step"]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tiny_store: ClipStore, tmp_path: Path) -> None:
+    """All three stages: the same steps; loss and gradient of a step are equal within rounding."""
+    for name, processes in (("one", 1), ("two", 2)):
+        done = _train(tiny_store, tmp_path / name, processes, SETTINGS)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = _steps(tmp_path / "one"), _steps(tmp_path / "two")
+    assert [(r["stage"], r["step"]) for r in one] == [(r["stage"], r["step"]) for r in two]
+    assert {r["stage"] for r in one} == {1, 2, 3}
+    assert two[0]["step"] == 1
+    for figure in ("loss", "chance", "similarity_true", "similarity_false"):
+        assert two[0][figure] == pytest.approx(one[0][figure], rel=1e-5, abs=1e-6), figure
+    assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-3)
+    # From then on Adam blows rounding up: a gradient of zero has either sign.
+    for first, second in zip(one, two, strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_is_refused(tiny_store: ClipStore, tmp_path: Path) -> None:
+    done = _train(tiny_store, tmp_path / "run", 2, replace(SETTINGS, batch_clips=3))
+    assert done.returncode != 0
+    assert "--batch_clips: expected a multiple of the 2 processes, got 3" in done.stderr
+
+
+def test_a_process_alone_shares_with_nobody() -> None:
+    alone, x = Ranks(), torch.randn(4, 2, requires_grad=True)
+    assert alone.gather(x) is x and list(alone.share(4)) == [0, 1, 2, 3]
+    assert alone.agree("word") == "word" and alone.first
+    assert alone.average_gradients([], flag=True) is True
+    assert [list(Ranks(r, 2).share(6)) for r in (0, 1)] == [[0, 1, 2], [3, 4, 5]]
