@@ -26,7 +26,7 @@ SPEC = ClipSpec(face_px=32)
 
 
 def counted_clip(
-    root: Path, name: str, n_frames: int = 60, early_by: int = 0, speaker: str = ""
+    root: Path, name: str, n_frames: int = 60, early_by: float = 0, speaker: str = ""
 ) -> Clip:
     """A clip of which every frame and every mel frame tells when it is.
 
@@ -177,6 +177,18 @@ def test_every_window_hears_what_it_sees(tmp_path: Path, k: int) -> None:
                 assert -1.001 < late < 0.001
                 if k % 5 == 0:  # 5 frames are 16 mel frames exactly
                     assert window[0] == pytest.approx(mel_start(first + i, store.spec), abs=1e-3)
+
+
+@pytest.mark.parametrize("lag", [-2.5, -0.31, 0.25, 1.6])
+def test_a_lag_between_frames_is_undone_to_the_mel_frame(tmp_path: Path, lag: float) -> None:
+    store = counted_store(tmp_path / "s", a={"early_by": lag})
+    draw = sampler(store, [Item(store.clips[0], lag)])
+    for step in range(10):
+        batch = draw.batch(1, step)
+        for b, first in enumerate(first_frames(batch)):
+            moments = heard(batch, b)
+            for i, start in enumerate(batch.starts[b].tolist()):
+                assert -1.01 < moments[start] - (first + i) * 3.2 < 0.01
 
 
 def test_an_offset_that_is_not_undone_is_heard(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ class Augment:
     """Share of chunks turned to grey."""
     blur: float = 0.25
     """Share of chunks that are blurred or shrunk and enlarged again."""
+    artefacts: float = 0.3
+    """Share of chunks, in stage 3, with what a generator does to a true mouth: a softer, shifted
+    patch with a blending edge, or compression."""
     pixel_noise: float = 0.03
     """Largest standard deviation of sensor noise, of 1."""
     gain_db: float = 10.0
@@ -119,6 +122,38 @@ def change_look(frames: np.ndarray, rng: np.random.Generator, a: Augment) -> np.
         for i, (y, x) in enumerate(rng.integers(0, 16, (f, 2))):
             out[i] = cv2.add(out[i], noise[y : y + h, x : x + w], dtype=cv2.CV_8U)
     return out
+
+
+def add_artefacts(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What generators and their codecs leave on a mouth that is in sync: no reason to doubt it.
+
+    (F, h, w, 3) uint8 -> the same.
+    """
+    out = frames
+    if rng.random() < 0.6:
+        out = _paste(out, rng)
+    if rng.random() < 0.6:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 60))]
+        codes = (cv2.imencode(".jpg", frame, quality)[1] for frame in out)
+        decoded = [np.asarray(cv2.imdecode(code, cv2.IMREAD_UNCHANGED)) for code in codes]
+        out = np.stack(decoded)
+    return out
+
+
+def _paste(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A softened patch of other colour around the mouth, with a soft or hard edge."""
+    h, w = frames.shape[1:3]
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    centre = h * rng.uniform(0.3, 0.6), w * rng.uniform(0.4, 0.6)
+    reach = np.maximum(
+        np.abs(y - centre[0]) / (h * rng.uniform(0.3, 0.6)),
+        np.abs(x - centre[1]) / (w * rng.uniform(0.2, 0.4)),
+    )
+    mask = np.clip((1 - reach) * rng.uniform(4, 40), 0, 1)[None, ..., None]
+    colour = 1 + rng.uniform(-0.08, 0.08, 3).astype(np.float32)
+    patch = _soften(frames, rng).astype(np.float32) * colour + np.float32(rng.uniform(-8, 8))
+    mixed = frames + mask * (patch - frames)
+    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 def _soften(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:

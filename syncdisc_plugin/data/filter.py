@@ -47,6 +47,8 @@ class Verdict:
     """kept, shifted or dropped."""
     offset_frames: int
     """Where its curve peaks; > 0: audio early."""
+    lag_frames: float
+    """The same between two frames, from a parabola through the peak."""
     confidence: float
     """Maximum minus median of its curve."""
     strength: float
@@ -116,19 +118,18 @@ def judge_clips(
 def second_dataset(
     clips: Sequence[Clip], verdicts: Iterable[dict[str, Any]], lag: int = 0
 ) -> list[Item]:
-    """What the filter leaves of `clips`, given rows of `Verdict`: kept, or shifted into sync.
+    """What the filter leaves of `clips`, given rows of `Verdict`, aligned by their lags.
 
     `lag` is that of the whole set, which was undone before the clips were judged.
     """
     by_id = {row["clip_id"]: row for row in verdicts}
-    out = []
-    for clip in clips:
-        row = by_id.get(clip.id)
-        if row and row["verdict"] != "dropped":
-            out.append(
-                Item(clip, lag + (row["offset_frames"] if row["verdict"] == "shifted" else 0))
-            )
-    return out
+    rows = [(clip, by_id.get(clip.id)) for clip in clips]
+    return [
+        # Clips that are kept as in sync are aligned too: half a frame is seen by a sharp net.
+        Item(clip, lag + row["lag_frames"])
+        for clip, row in rows
+        if row and row["verdict"] != "dropped"
+    ]
 
 
 def _strength(curve: OffsetCurve, windows: int) -> float:
@@ -191,6 +192,7 @@ def _verdict(
         clip.clip.source,
         verdict,
         offset,
+        round(curve.lag_frames, 2),
         round(curve.confidence, 4),
         round(strength, 3),
         reason,

@@ -6,9 +6,11 @@ several processes its own rows of it.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 
 from syncdisc_plugin.data.augment import (
     Augment,
+    add_artefacts,
     change_look,
     change_sound,
     cut_input,
@@ -23,7 +26,8 @@ from syncdisc_plugin.data.augment import (
     softened,
 )
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.timing import mel_start
+from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.timing import mel_start, mel_start_at
 
 # Mean distance between two mel windows below which they sound alike (silence, a held vowel):
 # 0.2 of 8 units is 2.5 dB. Such a pair cannot be told from a true one, so it is no false one.
@@ -32,6 +36,8 @@ ALIKE = 0.2
 # (a frozen stream, a photograph), so the sound of one fits the other as well.
 STILL = 0.25
 COARSE = 12  # pixels per cell of that picture
+STILL_EVERY = 8  # rows of a batch per one that comes again, stilled
+QUIET = -3.0  # loudest mel value of a window without speech; -4 is digital silence
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class Item:
 
     clip: Clip
     """The clip."""
-    offset_frames: int = 0
-    """How early its audio is; the sampler undoes it."""
+    lag_frames: float = 0.0
+    """How early its audio is, also between two frames; the sampler undoes it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,13 @@ class Batch:
     """(B,) number of the video that the clip is from."""
     speaker: torch.Tensor
     """(B,) number of who speaks in it."""
+    still_frames: torch.Tensor
+    """(K, F, 3, h, w) uint8: some chunks again with a mouth that a lazy generator would make,
+    frozen or averaged over time."""
+    still_row: torch.Tensor
+    """(K,) row of the batch that each is a copy of."""
+    still_false: torch.Tensor
+    """(K, N) bool: windows with speech and motion, whose copy is false."""
 
 
 class Sampler:
@@ -103,10 +116,13 @@ class Sampler:
     def _room(self, item: Item) -> tuple[int, int]:
         """First and one-past-last window whose frames and shifted audio both exist."""
         n = self.store.windows(item.clip)
-        return max(0, item.offset_frames), min(n, n + item.offset_frames)
+        lag = item.lag_frames
+        return max(0, math.ceil(lag)), min(n, n + math.floor(lag))
 
-    def batch(self, stage: int, step: int, rows: Sequence[int] | None = None) -> Batch:
-        """The batch of that step, or only some rows of it."""
+    def batch(
+        self, stage: int, step: int, rows: Sequence[int] | None = None, *, stilled: bool = False
+    ) -> Batch:
+        """The batch of that step, or only some rows of it; `stilled` adds the stilled copies."""
         rng = np.random.default_rng([self.seed, stage, step])
         enough = np.count_nonzero(self.weight) >= self.n
         picks = rng.choice(len(self.items), self.n, replace=not enough, p=self.weight)
@@ -116,7 +132,8 @@ class Sampler:
         rows = range(self.n) if rows is None else rows
         items = [self.items[picks[row]] for row in rows]
         frames, sounds, starts, alike = [], [], [], []
-        for row, item in zip(rows, items, strict=True):
+        copies: list[tuple[np.ndarray, int, torch.Tensor]] = []
+        for at, (row, item) in enumerate(zip(rows, items, strict=True)):
             own = np.random.default_rng(seeds[row])
             start = self._start(item, own)
             seen = self.store.frames(item.clip, start, start + self.f)
@@ -131,16 +148,25 @@ class Sampler:
                 | _look_alike(cut_input(seen, self.spec), self.spec.window_frames)
             )
             seen = cut_input(seen, self.spec, random_crop(own, self.spec, changes))
-            frames.append(change_look(seen, own, changes))
+            seen = change_look(seen, own, changes)
+            if stage == 3 and own.random() < changes.artefacts:
+                seen = add_artefacts(seen, own)
+            frames.append(seen)
+            if stilled and row % STILL_EVERY == 0:
+                still = _stilled(seen, own)
+                copies.append((still, at, _speech_and_motion(seen, still, mel, begins, self.spec)))
             sounds.append(change_sound(mel, other, own, changes))
             starts.append(begins)
         return Batch(
-            frames=torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3),
+            frames=_images(frames),
             mel=torch.from_numpy(np.stack(sounds)).transpose(1, 2),
             starts=torch.from_numpy(np.stack(starts)),
             alike=torch.stack(alike),
             source=torch.tensor([self.sources[i.clip.source] for i in items]),
             speaker=torch.tensor([self.speakers[i.clip.speaker] for i in items]),
+            still_frames=_images([c[0] for c in copies]),
+            still_row=torch.tensor([c[1] for c in copies], dtype=torch.long),
+            still_false=torch.stack([c[2] for c in copies]) if copies else torch.zeros(0, 0) > 0,
         )
 
     def _start(self, item: Item, rng: np.random.Generator) -> int:
@@ -151,9 +177,9 @@ class Sampler:
     def _sound(self, item: Item, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Mel (L, M) of the chunk that begins with frame `start`, and where its windows begin."""
         windows = self.f - self.spec.window_frames + 1
-        heard = start - item.offset_frames
-        m0 = mel_start(heard, self.spec)
-        starts = np.array([mel_start(heard + i, self.spec) - m0 for i in range(windows)])
+        heard = start - Fraction(item.lag_frames).limit_denominator(100)
+        m0 = mel_start_at(heard, self.spec)
+        starts = np.array([mel_start_at(heard + i, self.spec) - m0 for i in range(windows)])
         # The longest phase needs one mel frame more than the shortest: all chunks get that many.
         length = mel_start(windows, self.spec) + 1 + self.spec.window_mels
         mel = self.store.mel(item.clip, m0, m0 + length)
@@ -166,6 +192,39 @@ def _numbers(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
+def _images(chunks: list[np.ndarray]) -> torch.Tensor:
+    """(F, h, w, 3) each -> (B, F, 3, h, w)."""
+    if not chunks:
+        return torch.zeros(0, dtype=torch.uint8)
+    return torch.from_numpy(np.stack(chunks)).permute(0, 1, 4, 2, 3)
+
+
+def _stilled(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One frame for the whole chunk, or their mean."""
+    if rng.random() < 0.5:
+        one = frames[rng.integers(len(frames))]
+    else:
+        one = frames.mean(0).astype(np.uint8)
+    return np.broadcast_to(one, frames.shape).copy()
+
+
+def _speech_and_motion(
+    frames: np.ndarray, still: np.ndarray, mel: np.ndarray, starts: np.ndarray, spec: ClipSpec
+) -> torch.Tensor:
+    """(N,) bool: windows in which something is said, and seen to move."""
+    t = spec.window_frames
+    change = torch.from_numpy(_cells(frames) - _cells(still)).abs().mean(1)
+    moving = change.unfold(0, t, 1).mean(1) > 4 * STILL
+    loud = torch.tensor([float(mel[s : s + spec.window_mels].max()) > QUIET for s in starts])
+    return moving & loud
+
+
+def _cells(frames: np.ndarray) -> np.ndarray:
+    """(F, cells) coarse picture of each frame, in levels of 256."""
+    green = torch.from_numpy(np.ascontiguousarray(frames[..., 1])).float()[None]
+    return F.avg_pool2d(green, COARSE).reshape(len(frames), -1).numpy()
+
+
 def _sound_alike(mel: np.ndarray, starts: np.ndarray, window: int) -> torch.Tensor:
     flat = torch.from_numpy(np.stack([mel[s : s + window].ravel() for s in starts]))
     return torch.cdist(flat, flat, p=1) / flat.shape[1] < ALIKE
@@ -173,8 +232,6 @@ def _sound_alike(mel: np.ndarray, starts: np.ndarray, window: int) -> torch.Tens
 
 def _look_alike(frames: np.ndarray, window: int) -> torch.Tensor:
     """(N, N): mean distance between the frames of two windows, over a coarse grey picture."""
-    f = len(frames)
-    grey = torch.from_numpy(np.ascontiguousarray(frames[..., 1])).float()[None]
-    cells = F.avg_pool2d(grey, COARSE).reshape(f, -1)
-    flat = cells.unfold(0, window, 1).reshape(f - window + 1, -1)
+    cells = torch.from_numpy(_cells(frames))
+    flat = cells.unfold(0, window, 1).reshape(len(frames) - window + 1, -1)
     return torch.cdist(flat, flat, p=1) / flat.shape[1] < STILL

@@ -25,6 +25,17 @@ class OffsetCurve:
         return int(self.offsets[np.nanargmax(self.similarity)])
 
     @property
+    def lag_frames(self) -> float:
+        """Where the curve peaks between two offsets: a parabola through the three highest."""
+        at = int(np.nanargmax(self.similarity))
+        if not 0 < at < len(self.offsets) - 1:
+            return float(self.offsets[at])
+        left, top, right = self.similarity[at - 1 : at + 2]
+        bend = left - 2 * top + right
+        shift = 0.5 * (left - right) / bend if np.isfinite(bend) and bend < 0 else 0.0
+        return float(self.offsets[at] + np.clip(shift, -0.5, 0.5))
+
+    @property
     def confidence(self) -> float:
         """Maximum minus median of the curve, as syncnet_python's, but of similarities."""
         return float(np.nanmax(self.similarity) - np.nanmedian(self.similarity))

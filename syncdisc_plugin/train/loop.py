@@ -7,6 +7,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
-from syncdisc_plugin.nn.precision import autocast, choose_device, choose_precision
+from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.checkpoint import Progress, load_state, read_progress, save_state
 from syncdisc_plugin.train.gap import measure_gap
 from syncdisc_plugin.train.interrupt import Interrupt
@@ -35,12 +36,6 @@ from syncdisc_plugin.train.measure import (
     write_heldout,
     write_verdicts,
 )
-from syncdisc_plugin.train.objectives import (
-    calibrated,
-    contrast,
-    contrast_in_context,
-    false_pairs,
-)
 from syncdisc_plugin.train.ranks import Ranks, join, share_norms
 from syncdisc_plugin.train.schedule import (
     average_weights,
@@ -49,12 +44,9 @@ from syncdisc_plugin.train.schedule import (
     time_step,
 )
 from syncdisc_plugin.train.settings import TrainSettings
+from syncdisc_plugin.train.stage_loss import stage_loss
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
-MARGIN_SCALE = 20.0
-CONTEXT = (
-    11  # windows judged together: 15 frames, the middle of the PM protocol; half a chunk at most
-)
 
 
 def train(
@@ -171,12 +163,13 @@ class Trainer:
                 self._finish_untrained(average)
         hidden = None if ranks.first else True
         bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=hidden)
+        draw = partial(sampler.batch, stilled=s.stage(stage).stilled > 0)
         with ThreadPoolExecutor(1) as loader:
-            coming = loader.submit(sampler.batch, stage, p.step, self.rows)
+            coming = loader.submit(draw, stage, p.step, self.rows)
             while not p.steps or p.step < p.steps:
                 began = time.monotonic()
                 batch = coming.result()
-                coming = loader.submit(sampler.batch, stage, p.step + 1, self.rows)
+                coming = loader.submit(draw, stage, p.step + 1, self.rows)
                 row, asked = self._step(stage, net, optimiser, batch)
                 average_weights(average, net, s.ema, p.step)
                 p.step += 1
@@ -215,43 +208,21 @@ class Trainer:
         rate = learning_rate(how, p.step, p.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        with autocast(self.device, self.precision):
-            v = net.embed_frames(batch.frames.to(self.device).float() / 255)
-            a = net.embed_mel(batch.mel.to(self.device), batch.starts.to(self.device))
-        v, a = ranks.gather(v), ranks.gather(a)
-        alike, source, speaker = (
-            ranks.gather(x.to(self.device))
-            for x in (batch.alike.byte(), batch.source, batch.speaker)
+        loss, row = stage_loss(
+            net,
+            batch,
+            how,
+            margin=p.gap.target if stage == 2 else None,
+            precision=self.precision,
+            ranks=ranks,
         )
-        false = false_pairs(alike.bool())
-        scale, margin = (MARGIN_SCALE, p.gap.target) if stage == 2 else (net.scale, 0.0)
-        loss, chance = contrast(
-            v, a, false, scale, margin=margin, mix=how.mix, source=source, speaker=speaker
-        )
-        if how.context:
-            wide, wide_chance = contrast_in_context(
-                v, a, false, scale, min(CONTEXT, v.shape[1] // 2)
-            )
-            loss = (1 - how.context) * loss + how.context * wide
-            chance = (1 - how.context) * chance + how.context * wide_chance
-        if how.calibrated:
-            extra, extra_chance = calibrated(v, a, false, net.scale, net.bias)
-            loss, chance = loss + how.calibrated * extra, chance + how.calibrated * extra_chance
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         asked = ranks.average_gradients(net.parameters(), flag=self._interrupt.asked)
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         if torch.isfinite(norm):
             optimiser.step()
-        own = torch.einsum("bid,bjd->bij", v.detach(), a.detach())
-        return {
-            "loss": float(loss.detach()),
-            "chance": chance,
-            "similarity_true": float(own.diagonal(dim1=1, dim2=2).mean()),
-            "similarity_false": float(own[false].mean()),
-            "learning_rate": rate,
-            "gradient_norm": float(norm),
-        }, asked
+        return {**row, "learning_rate": rate, "gradient_norm": float(norm)}, asked
 
     # ------------------------------------------------------------------ measuring
 

@@ -123,6 +123,24 @@ def contrast_in_context(
     return _cross_entropy(rows, columns, count, false, scale, 0.0)
 
 
+def against_still(
+    true: torch.Tensor, still: torch.Tensor, counts: torch.Tensor, scale: torch.Tensor | float
+) -> tuple[torch.Tensor, float]:
+    """The true mouth must fit its sound better than its own stilled copy does.
+
+    Args:
+        true: (B, N) similarity of the windows to their sound.
+        still: (B, N) similarity of the stilled copies to the same sound.
+        counts: (B, N) bool, windows that have a copy, and speech and motion to lose by it.
+        scale: inverse temperature.
+
+    Returns:
+        loss (scalar) and chance, log 2.
+    """
+    loss = F.softplus(scale * (still - true)) * counts
+    return loss.sum() / counts.sum().clamp_min(1), math.log(2)
+
+
 def calibrated(
     v: torch.Tensor, a: torch.Tensor, false: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor
 ) -> tuple[torch.Tensor, float]:

@@ -26,6 +26,8 @@ class StageSettings:
     """How heavily each kind of false pair weighs."""
     context: float = 0.0
     """Share of the loss that judges neighbouring windows together (11 windows, 15 frames)."""
+    stilled: float = 0.0
+    """Weight of the loss against copies with a frozen or averaged mouth; they cost an eighth."""
     calibrated: float = 0.0
     """Weight of the calibrated BCE beside the contrast."""
     patience: int = 4
@@ -95,7 +97,12 @@ class TrainSettings:
     )
     """Widen the gap on the second dataset, step by step."""
     stage3: StageSettings = StageSettings(
-        0.3, 3e-4, mix=Mix(same_speaker=0.02, other_speaker=0.02), context=0.5, calibrated=0.2
+        0.3,
+        3e-4,
+        mix=Mix(same_speaker=0.02, other_speaker=0.02),
+        context=0.5,
+        stilled=0.2,
+        calibrated=0.2,
     )
     """Third training: judged in context too, and a calibrated probability."""
     gap: GapSettings = GapSettings()
