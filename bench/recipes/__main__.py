@@ -182,7 +182,9 @@ def _run(
         for n in ("test", "wild"):
             row[n] = _figures(list(embed_clips(net, store, sets[n], precision)), scale)
         if name == "stage3" and part:
-            row["filter"] = _filter_figures(footage, list(read_rows(run / "filter.jsonl")))
+            for key, file in (("filter", "filter"), ("filter_again", "filter-again")):
+                verdicts = list(read_rows(run / f"{file}.jsonl"))
+                row[key] = _filter_figures(footage, verdicts)
         rows.append(row)
     return rows
 

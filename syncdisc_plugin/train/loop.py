@@ -46,6 +46,7 @@ from syncdisc_plugin.train.schedule import (
 from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 
+FILTERS = {2: "filter", 3: "filter-again"}  # what the stages take their clips from
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
 
@@ -129,8 +130,8 @@ class Trainer:
         try:
             while self.progress.stage <= last:
                 stage = self.progress.stage
-                if stage == 2 and self.ranks.first and not (self.run / "filter.jsonl").exists():
-                    self._filter()
+                if stage > 1 and self.ranks.first:
+                    self._filter(stage)
                 self.ranks.agree(None)  # what the first process wrote is there for all
                 self._stage(stage)
                 self.progress = Progress(
@@ -287,16 +288,22 @@ class Trainer:
         weights.save(net, path, **{**about, "heldout": figures.summary})
         self._log("stage_end", stage, figures=figures.summary)
 
-    def _filter(self) -> None:
-        """Judge every training clip with the first discriminator -> RUN/filter.jsonl."""
-        net = weights.load(self.run / "stage1.safetensors", self.device)
-        bar = tqdm(self.split.train, desc="filter", unit="clip", disable=None)
+    def _filter(self, stage: int) -> None:
+        """Judge every training clip with the discriminator of the stage before.
+
+        RUN/filter.jsonl is the first one's judgement, the second dataset. The second one sees
+        lags more sharply: stage 3 takes its judgement, RUN/filter-again.jsonl.
+        """
+        if (self.run / f"{FILTERS[stage]}.jsonl").exists():
+            return
+        net = weights.load(self.run / f"stage{stage - 1}.safetensors", self.device)
+        bar = tqdm(self.split.train, desc=FILTERS[stage], unit="clip", disable=None)
         embedded = list(embed_clips(net, self.store, bar, self.precision, self.lag))
         result = judge_clips(embedded, self.s.filter, self.s.seed)
-        write_verdicts(self.run, result)
+        write_verdicts(self.run, result, FILTERS[stage])
         counts = {name: result.count(name) for name in ("kept", "shifted", "dropped")}
-        tqdm.write(f"filter: {counts} of {len(result.verdicts)} clips")
-        self._log("filter", 1, **counts)
+        tqdm.write(f"{FILTERS[stage]}: {counts} of {len(result.verdicts)} clips")
+        self._log("filter", stage - 1, **counts)
 
     def _sampler(self, items: list[Item]) -> Sampler:
         s = self.s
@@ -313,12 +320,14 @@ class Trainer:
         """The first dataset for stage 1, what the filter left of it for the others."""
         if stage == 1:
             return [Item(clip, self.lag) for clip in self.split.train]
-        items = second_dataset(self.split.train, read_rows(self.run / "filter.jsonl"), self.lag)
+        items = second_dataset(
+            self.split.train, read_rows(self.run / f"{FILTERS[stage]}.jsonl"), self.lag
+        )
         left = sum(i.clip.n_frames for i in items)
         if left < 0.1 * sum(c.n_frames for c in self.split.train):
             tqdm.write(
                 "filter: it left less than a tenth of the footage, so the first discriminator "
-                "cannot judge yet; all clips are used. Train longer, or look at filter.jsonl."
+                "cannot judge yet; all clips are used. Train longer, or look at the filter's rows."
             )
             return [Item(clip, self.lag) for clip in self.split.train]
         return items

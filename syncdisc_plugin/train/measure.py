@@ -83,8 +83,8 @@ def write_heldout(run: Path, stage: int, heldout: Heldout) -> None:
     write_text(run / "heldout" / f"stage{stage}.json", json.dumps(rows))
 
 
-def write_verdicts(run: Path, result: FilterResult) -> None:
-    """RUN/filter.jsonl, a row per clip, and RUN/filter.json, thresholds and impostors."""
+def write_verdicts(run: Path, result: FilterResult, name: str = "filter") -> None:
+    """RUN/NAME.jsonl, a row per clip, and RUN/NAME.json, thresholds and impostors."""
     summary = {
         "kept": result.count("kept"),
         "shifted": result.count("shifted"),
@@ -94,9 +94,10 @@ def write_verdicts(run: Path, result: FilterResult) -> None:
         "least_confidence": result.least_confidence,
         "impostor_strengths": [round(s, 3) for s in result.impostor_strengths],
     }
-    write_text(run / "filter.json", json.dumps(summary, indent=1))
+    write_text(run / f"{name}.json", json.dumps(summary, indent=1))
     # Last: a run that finds this file takes the filter as done.
-    write_text(run / "filter.jsonl", "".join(json.dumps(v.row()) + "\n" for v in result.verdicts))
+    rows = "".join(json.dumps(v.row()) + "\n" for v in result.verdicts)
+    write_text(run / f"{name}.jsonl", rows)
 
 
 def measure_lag(

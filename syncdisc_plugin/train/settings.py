@@ -90,21 +90,21 @@ class TrainSettings:
     """The stage after which the run ends; the budget is for the stages until then."""
     compile: bool = False
     """torch.compile the towers: faster steps on a GPU, after a minute's wait; needs a compiler."""
-    stage1: StageSettings = StageSettings(0.5, 1e-3, 3e-4)
+    stage1: StageSettings = StageSettings(0.35, 1e-3, 7e-4)
     """Train on all of the first dataset, dirty as it is."""
     stage2: StageSettings = StageSettings(
-        0.2, 4e-4, 2e-4, mix=Mix(same_speaker=0.02, other_speaker=0.02)
+        0.25, 7e-4, 4e-4, mix=Mix(same_speaker=0.02, other_speaker=0.02)
     )
     """Widen the gap on the second dataset, step by step."""
     stage3: StageSettings = StageSettings(
-        0.3,
-        3e-4,
+        0.4,
+        4e-4,
         mix=Mix(same_speaker=0.02, other_speaker=0.02),
-        context=0.5,
+        context=0.25,
         stilled=0.2,
         calibrated=0.2,
     )
-    """Third training: judged in context too, and a calibrated probability."""
+    """Third training: generators' artefacts, judged in context too, a calibrated probability."""
     gap: GapSettings = GapSettings()
     """How stage 2 is led."""
     filter: FilterSettings = FilterSettings()
