@@ -108,7 +108,7 @@ class StoreWriter:
         rows = list(read_rows(self.manifest))
         counts = Counter(row["key"] for row in rows)
         # An input whose rows a kill cut short is prepared again.
-        self._rewrite([row for row in rows if row["rows"] == counts[row["key"]]])
+        self._rewrite([row for row in rows if row.get("rows") == counts[row["key"]]])
 
     @property
     def done(self) -> set[str]:
