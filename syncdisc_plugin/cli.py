@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -191,7 +192,8 @@ def _train(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     store = ClipStore(parsed.data)
     path = train(store, parsed.out, _train_settings(parsed), resume=parsed.resume)
-    print(_closing(path, _write_report(parsed.out, store)))
+    if int(os.environ.get("RANK", "0")) == 0:  # of what torchrun started
+        print(_closing(path, _write_report(parsed.out, store)))
     return 0
 
 
@@ -214,6 +216,11 @@ def _run(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     if (parsed.out / "settings.json").exists() and not parsed.resume:
         raise RunError(f"--out {parsed.out}: holds a run. Add --resume to go on with it.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "run prepares in one process. Under torchrun use `syncdisc prepare` first, alone, "
+            "then `torchrun --nproc-per-node N -m syncdisc_plugin train --data STORE --out RUN`."
+        )
     began = time.monotonic()
     device = "cpu" if parsed.device == "auto" else parsed.device
     if not (parsed.out / "settings.json").exists():  # else training has begun on what there is

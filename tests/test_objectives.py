@@ -7,6 +7,7 @@ import torch
 
 from syncdisc_plugin.train.objectives import (
     Mix,
+    against_still,
     calibrated,
     contrast,
     contrast_in_context,
@@ -252,6 +253,20 @@ def test_too_wide_a_context_is_refused() -> None:
     v, a, false = units(0), units(1), false_pairs(NONE_ALIKE)
     with pytest.raises(ValueError, match=r"context: expected fewer than 6 windows, got 6"):
         contrast_in_context(v, a, false, 6.0, 6)
+
+
+# --- against stilled copies
+
+
+def test_a_true_mouth_must_beat_its_stilled_copy() -> None:
+    true, counts = torch.full((2, 3), 0.5), torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
+    even, chance = against_still(true, true, counts, 10.0)
+    assert float(even) == pytest.approx(chance) and chance == pytest.approx(math.log(2))
+    assert float(against_still(true, true - 0.5, counts, 10.0)[0]) < 0.01
+    worse = true.clone()
+    worse[0, 2] = worse[1, 0] = 9.0  # where nothing is said or moves, nothing is asked
+    assert float(against_still(true, worse, counts, 10.0)[0]) == pytest.approx(float(even))
+    assert float(against_still(true, true, counts & False, 10.0)[0]) == 0
 
 
 # --- calibrated

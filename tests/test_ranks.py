@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -74,10 +74,17 @@ def test_two_processes_equal_one(tiny_store: ClipStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_is_refused(tiny_store: ClipStore, tmp_path: Path) -> None:
-    done = _train(tiny_store, tmp_path / "run", 2, replace(SETTINGS, batch_clips=3))
+def test_the_command_under_torchrun_refuses_a_batch_that_cannot_be_shared(
+    tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    """The README's line, with three clips for two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "-m", "syncdisc_plugin", "train", "--data", str(tiny_store.root)]
+    command += ["--out", str(tmp_path / "run"), "--steps", "20", "--batch_clips", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
     assert "--batch_clips: expected a multiple of the 2 processes, got 3" in done.stderr
+    assert not (tmp_path / "run" / "settings.json").exists()
 
 
 def test_a_process_alone_shares_with_nobody() -> None:

@@ -105,6 +105,7 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
         }
         curve = [{"seconds": 60 * i, "pm_accuracy_15": pm * i / 3} for i in range(4)]
         about = {"arm": arm, "seed": seed, "spoil": part, "minutes": 30, "steps": 100}
+        about |= {"pairs": 6400, "seconds": 1800.0}
         return json.dumps({**about, "curve": curve, "test": figures, "wild": figures, **more})
 
     kinds = {"clips": 10, "found": 9, "right": 8, "shifted": 4, "shifted_within_1": 3}

@@ -165,6 +165,7 @@ def _run(
     train(footage, run, settings, resume=True)
     log = list(read_rows(run / "log.jsonl"))
     last = {r["stage"]: r["step"] for r in log if r["kind"] == "step"}
+    windows = settings.chunk_frames - store.spec.window_frames + 1
     rows = []
     for number, name in enumerate(_rows_of(arm), 1):
         net = weights.load(run / f"stage{number}.safetensors")
@@ -172,7 +173,8 @@ def _run(
         measures = [r for r in log if r["kind"] == "measure" and r["stage"] <= number]
         row = {
             "arm": name,
-            "steps": sum(last[k] for k in range(1, number + 1)),
+            "steps": (steps := sum(last[k] for k in range(1, number + 1))),
+            "pairs": steps * settings.batch_clips * windows**2,
             "seconds": measures[-1]["seconds"],
             "curve": [
                 {k: r[k] for k in ("seconds", "step", "stage", "pair_accuracy", "pm_accuracy_15")}

@@ -81,7 +81,12 @@ def train_field(
                     break
     bar.close()
     save_file(kept.state_dict(), out)
-    return kept, {"steps": step, "seconds": curve[-1]["seconds"], "curve": curve}
+    return kept, {
+        "steps": step,
+        "pairs": step * BATCH,
+        "seconds": curve[-1]["seconds"],
+        "curve": curve,
+    }
 
 
 def _batch(

@@ -43,8 +43,8 @@ def write_table(out: Path) -> None:
 
 def _accuracies(rows: list[dict]) -> list[str]:
     lines = [
-        "| arm | seeds | steps | pair | PM 5 | PM 9 | PM 15 | PM 25 | ECE | wild pair | PM 15 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | steps | pairs/s | pair | PM 5 | PM 9 | PM 15 | PM 25 | ECE | wild pair | PM 15 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, name in NAMES.items():
         mine = [r for r in rows if r["arm"] == arm]
@@ -58,7 +58,8 @@ def _accuracies(rows: list[dict]) -> list[str]:
         cells.append(_spread(mine, lambda r: r["wild"]["pair_accuracy"]))
         cells.append(_spread(mine, lambda r: r["wild"]["pm_accuracy"]["15"]))
         steps = round(np.mean([r["steps"] for r in mine]))
-        lines.append(f"| {name} | {len(mine)} | {steps} | " + " | ".join(cells) + " |")
+        pace = round(np.mean([r["pairs"] / r["seconds"] for r in mine]))
+        lines.append(f"| {name} | {len(mine)} | {steps} | {pace} | " + " | ".join(cells) + " |")
     return lines
 
 
