@@ -123,6 +123,10 @@ def write_run(run: Path, stages: int = 3) -> Path:
     found |= {"shift_threshold": 2.05, "impostor_strengths": rng.gamma(3, 0.3, 600).tolist()}
     write_text(run / "filter.json", json.dumps(found))
     write_text(run / "filter.jsonl", "".join(verdicts))
+    again = {"kept": 71, "shifted": 7, "dropped": 3}
+    write_text(run / "filter-again.json", json.dumps(again))
+    zero = {"weights": "base", "lag_frames": 2, "clear_clips": 60}
+    write_text(run / "reference.json", json.dumps(zero))
     net = Discriminator(ClipSpec(), Architecture(face_width=4, audio_width=4, embed_dim=8))
     about = {"split": "5 of 28 speakers held out", "speakers": 23, "minutes_of_footage": 32.1}
     weights.save(net, run / f"stage{stages}.safetensors", stage=stages, **about)
@@ -188,12 +192,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         "2 inputs refused",
         "Of 81 clips, 70 were kept as they are, 6 kept after shifting the audio, and 5 dropped.",
         "stalled: gap 0.752 of target 0.800",
-        "cannot be seen from inside",
+        "judged them anew: 71 kept, 7 shifted, 3 dropped.",
+        "By the reference weights base, the audio of the set is 2 frames early; this was undone",
         "SyncLoss(&quot;run/stage3.safetensors&quot;)",
     ],
 )
 def test_the_page_says_what_the_run_made(page: str, words: str) -> None:
     assert words in page
+
+
+def test_without_a_reference_the_page_says_what_it_cannot_see(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "reference.json").unlink()
+    assert "cannot be seen from inside" in write_report(run, None).read_text(encoding="utf-8")
 
 
 def test_only_settings_off_the_defaults_are_in_the_first_table(page: str) -> None:

@@ -293,8 +293,19 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
         if r["verdict"] != "kept"
     ]
     head = ["Video", "Verdict", "Offset", "Why"]
-    return f"<p>{words}</p>\n<p>{_zero(left)}</p>{grid(drawn)}" + folded(
+    return f"<p>{words}{_again(left)}</p>\n<p>{_zero(left)}</p>{grid(drawn)}" + folded(
         "Clips that were shifted or dropped", head, changed
+    )
+
+
+def _again(left: _Left) -> str:
+    """What the second discriminator, which sees more sharply, changed before stage 3."""
+    found = _json(left.run / "filter-again.json")
+    if not found:
+        return ""
+    return (
+        f" Before stage 3 the second discriminator judged them anew: {found['kept']} kept, "
+        f"{found['shifted']} shifted, {found['dropped']} dropped."
     )
 
 
