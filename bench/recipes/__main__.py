@@ -30,6 +30,7 @@ from table import write_table
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.filter import judge_clips
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
 from syncdisc_plugin.evaluate import metrics
@@ -187,6 +188,12 @@ def _run(
             for key, file in (("filter", "filter"), ("filter_again", "filter-again")):
                 verdicts = list(read_rows(run / f"{file}.jsonl"))
                 row[key] = _filter_figures(footage, verdicts)
+        if name == "control" and part:
+            # How fairly a first discriminator judges that has had three times as long to learn
+            # the planted errors by heart.
+            mine = [c for c in footage.clips if c.id not in {d.id for d in sets["dev"]}]
+            judged = judge_clips(list(embed_clips(net, footage, mine, precision)))
+            row["filter"] = _filter_figures(footage, [v.row() for v in judged.verdicts])
         rows.append(row)
     return rows
 
