@@ -111,7 +111,7 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
     kinds = {"clips": 10, "found": 9, "right": 8, "shifted": 4, "shifted_within_1": 3}
     filtered = {"kinds": {"shifted": kinds}, "good": 50, "good_dropped": 5, "good_shifted": 0}
     rows = [row("field", 0, 0.2), row("field", 1, 0.4), row("stage3", 0, 0.75)]
-    rows.append(row("stage3", 0, 0.7, 0.3, filter=filtered))
+    rows.append(row("stage3", 0, 0.7, 0.3, filter=filtered, filter_again=filtered))
     (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
     bench["table"].write_table(tmp_path)
     text = (tmp_path / "table.md").read_text()

@@ -22,6 +22,11 @@ NAMES = {
     "stage2": "d  stage 2",
     "stage3": "e  stage 3",
 }
+FILTERS = (
+    ("stage3", "filter", "after stage 1"),
+    ("stage3", "filter_again", "after stage 2"),
+    ("control", "filter", "after stage 1 for the whole time"),
+)
 COLOURS = dict(
     zip(NAMES, ("#b2182b", "#ef8a62", "#999999", "#92c5de", "#4393c3", "#053061"), strict=True)
 )
@@ -35,7 +40,9 @@ def write_table(out: Path) -> None:
         for part in sorted({r["spoil"] for r in rows if r["minutes"] == minutes}):
             mine = [r for r in rows if (r["minutes"], r["spoil"]) == (minutes, part)]
             text += [f"\n## {minutes:g} minutes, {part:.0%} of the training clips spoiled\n"]
-            text += _accuracies(mine) + _filters([r for r in mine if "filter" in r])
+            text += _accuracies(mine)
+            for arm, key, words in FILTERS:
+                text += _filters([r[key] for r in mine if r["arm"] == arm and key in r], words)
     write_text(out / "table.md", "\n".join(text).strip() + "\n")
     if rows:
         _draw(rows, out / "recipes.svg")
@@ -62,26 +69,27 @@ def _accuracies(rows: list[dict]) -> list[str]:
     return lines
 
 
-def _filters(rows: list[dict]) -> list[str]:
-    if not rows:
+def _filters(found: list[dict], words: str) -> list[str]:
+    """Planted errors and good clips, added up over the seeds."""
+    if not found:
         return []
     lines = [
-        "\n| planted | clips | not kept | dropped or mended | shifted | of these within 1 frame |",
+        f"\nThe filter {words}:\n",
+        "| planted | clips | not kept | dropped or mended | shifted | of these within 1 frame |",
         "|---|---|---|---|---|---|",
     ]
-    kinds = rows[0]["filter"]["kinds"]
     total = dict.fromkeys(("clips", "found", "right", "shifted", "shifted_within_1"), 0)
-    for kind in [*kinds, "all"]:
+    for kind in [*found[0]["kinds"], "all"]:
         n = total
         if kind != "all":
-            n = {k: sum(r["filter"]["kinds"][kind][k] for r in rows) for k in total}
+            n = {k: sum(f["kinds"][kind][k] for f in found) for k in total}
             total = {k: total[k] + n[k] for k in total}
         lines.append(
             f"| {kind} | {n['clips']} | {_ratio(n['found'], n['clips'])} | "
             f"{_ratio(n['right'], n['clips'])} | {n['shifted']} | "
             f"{_ratio(n['shifted_within_1'], n['shifted'])} |"
         )
-    good = {k: sum(r["filter"][k] for r in rows) for k in ("good", "good_dropped", "good_shifted")}
+    good = {k: sum(f[k] for f in found) for k in ("good", "good_dropped", "good_shifted")}
     lines.append(
         f"\nGood clips: {good['good']}, of which dropped "
         f"{_ratio(good['good_dropped'], good['good'])}, shifted "
