@@ -30,8 +30,8 @@ class Progress:
     """Wall-clock seconds of training so far, all sittings together."""
     step_seconds: float = 0.0
     """Seconds per step, measured in this run."""
-    best: float = -1.0
-    """Best held-out score in this stage."""
+    best: list[float] = field(default_factory=list)
+    """Held-out scores, clip by clip, of this stage's best measurement."""
     measured_at: int = 0
     """Step of the last measurement."""
     since_best: int = 0

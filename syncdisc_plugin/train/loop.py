@@ -30,8 +30,10 @@ from syncdisc_plugin.train.gap import measure_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
+    clip_scores,
     measure_heldout,
     measure_lag,
+    no_worse,
     some_frames,
     write_heldout,
     write_verdicts,
@@ -241,19 +243,19 @@ class Trainer:
         pairs = metrics.far_pairs(clips)
         gap = float(pairs.true.mean() - pairs.false.mean())
         pm = metrics.pm_accuracy(clips, (5, 15))
-        accuracy = metrics.pair_accuracy(clips)
-        score = accuracy + pm["15"]  # single windows and clips count alike
         values: dict[str, Any] = {
-            "pair_accuracy": accuracy,
+            "pair_accuracy": metrics.pair_accuracy(clips),
             "pm_accuracy_5": pm["5"],
             "pm_accuracy_15": pm["15"],
             "gap": gap,
             "similarity_true": float(pairs.true.mean()),
             "similarity_false": float(pairs.false.mean()),
         }
-        if not score <= p.best:  # also where clips are too short for a score: the last are kept
-            p.best, p.since_best = score, 0
+        scores = clip_scores(clips)
+        if not p.best or no_worse(scores, p.best):
             self._keep(stage, average, values)
+        if not p.best or sum(scores) > sum(p.best):
+            p.best, p.since_best = scores, 0
         else:
             p.since_best += 1
         verdict = ""

@@ -120,6 +120,24 @@ def measure_lag(
     return int(json.loads(path.read_text(encoding="utf-8"))["lag_frames"])
 
 
+def clip_scores(clips: list[Embedded]) -> list[float]:
+    """Pair accuracy plus PM accuracy at 15 frames of each clip: single windows and context."""
+    pairs = np.nan_to_num([metrics.pair_accuracy([c]) for c in clips], nan=0.5)  # very short clips
+    pm = [metrics.pm_accuracy([c], (15,))["15"] for c in clips]
+    return (pairs + np.array(pm)).tolist()
+
+
+def no_worse(now: list[float], best: list[float]) -> bool:
+    """Whether later weights, which the schedule has cooled further, may replace the best ones.
+
+    On a few clips the best of several measurements is best by luck: the later one is taken unless
+    it is worse by more than a standard error of the paired difference.
+    """
+    difference = np.array(now) - np.array(best)
+    error = difference.std(ddof=1) / math.sqrt(len(now)) if len(now) > 1 else 0.0
+    return bool(difference.mean() >= -error)
+
+
 def some_frames(clips: list[Clip], frames: int) -> list[Clip]:
     """Clips of all speakers in turn until there are enough frames."""
     queues: dict[str, list[Clip]] = {}

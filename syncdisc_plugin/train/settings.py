@@ -30,7 +30,7 @@ class StageSettings:
     """Weight of the loss against copies with a frozen or averaged mouth; they cost an eighth."""
     calibrated: float = 0.0
     """Weight of the calibrated BCE beside the contrast."""
-    patience: int = 4
+    patience: int = 6
     """Measurements on held-out clips without progress after which the stage ends; stage 2 goes by
     gap.patience instead."""
 
