@@ -7,10 +7,8 @@ import torch
 
 from syncdisc_plugin.train.objectives import (
     Mix,
-    against_still,
     calibrated,
     contrast,
-    contrast_in_context,
     false_pairs,
 )
 
@@ -215,58 +213,6 @@ def test_scale_learns() -> None:
     v = torch.eye(N, dtype=torch.double).expand(B, N, N)
     contrast(v, v, false_pairs(NONE_ALIKE), scale)[0].backward()
     assert scale.grad is not None and scale.grad < 0  # right and unsure: be surer
-
-
-# --- in context
-
-
-def test_context_of_one_window_is_the_plain_contrast() -> None:
-    v, a, false = units(0), units(1), false_pairs(silence())
-    one, two = contrast_in_context(v, a, false, 6.0, 1), contrast(v, a, false, 6.0)
-    assert float(one[0]) == pytest.approx(float(two[0])) and one[1] == pytest.approx(two[1])
-
-
-def test_context_judges_mean_similarities() -> None:
-    v, a, false = units(0), units(1), false_pairs(NONE_ALIKE)
-    k, n = 3, N - 2
-    s = torch.einsum("bid,bjd->bij", v, a)
-    losses = []
-    for b in range(B):
-        mean = torch.tensor(
-            [
-                [float(s[b, range(i, i + k), range(j, j + k)].mean()) for j in range(n)]
-                for i in range(n)
-            ]
-        )
-        for i in range(n):
-            for line in (mean[i], mean[:, i]):
-                total = sum(
-                    math.exp(6 * k**0.5 * float(line[j])) for j in range(n) if abs(i - j) > 1
-                )
-                true = math.exp(6 * k**0.5 * float(mean[i, i]))
-                losses.append(-math.log(true / (true + total)))
-    loss, _ = contrast_in_context(v, a, false, 6.0, k)
-    assert float(loss) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-
-
-def test_too_wide_a_context_is_refused() -> None:
-    v, a, false = units(0), units(1), false_pairs(NONE_ALIKE)
-    with pytest.raises(ValueError, match=r"context: expected fewer than 6 windows, got 6"):
-        contrast_in_context(v, a, false, 6.0, 6)
-
-
-# --- against stilled copies
-
-
-def test_a_true_mouth_must_beat_its_stilled_copy() -> None:
-    true, counts = torch.full((2, 3), 0.5), torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
-    even, chance = against_still(true, true, counts, 10.0)
-    assert float(even) == pytest.approx(chance) and chance == pytest.approx(math.log(2))
-    assert float(against_still(true, true - 0.5, counts, 10.0)[0]) < 0.01
-    worse = true.clone()
-    worse[0, 2] = worse[1, 0] = 9.0  # where nothing is said or moves, nothing is asked
-    assert float(against_still(true, worse, counts, 10.0)[0]) == pytest.approx(float(even))
-    assert float(against_still(true, true, counts & False, 10.0)[0]) == 0
 
 
 # --- calibrated

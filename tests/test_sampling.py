@@ -482,36 +482,7 @@ def test_rows_of_a_batch_are_those_of_the_whole(tiny_store: ClipStore) -> None:
         assert torch.equal(mine, all_rows[2:4])
 
 
-# --- stilled copies and artefacts
-
-
-def test_stilled_copies_stand_still_and_count_where_there_is_speech_and_motion(
-    tmp_path: Path,
-) -> None:
-    root = tmp_path / "s"
-    StoreWriter(root, SPEC)
-    counted_clip(root, "a", n_frames=60)
-    frames = ClipStore(root).frames(ClipStore(root).clips[0])
-    mel = np.random.default_rng(0).uniform(-3, 3, (193, 80)).astype(np.float32)
-    mel[:64] = -4  # nothing is said in the first 20 frames
-    write_shard(root, "a", {"0.frames": frames, "0.mel": mel, "0.audio": np.zeros(8, np.int16)})
-    draw = sampler(ClipStore(root), batch_clips=16)
-    seen = 0
-    for step in range(6):
-        assert len(draw.batch(3, step).still_row) == 0  # only when asked for
-        batch = draw.batch(3, step, stilled=True)
-        assert batch.still_row.tolist() == [0, 8]
-        for k, row in enumerate(batch.still_row.tolist()):
-            copy = batch.still_frames[k].int()
-            assert (copy == copy[:1]).all() and copy.shape == batch.frames[row].shape
-            first = first_frames(batch)[row]
-            for i, counts in enumerate(batch.still_false[k].tolist()):
-                if first + i + 5 <= 20:
-                    assert not counts
-                elif first + i >= 20 and abs(copy[0, 0, 0, 0] - (4 * (first + i + 2) + 2)) > 8:
-                    assert counts
-                    seen += 1
-    assert seen > 50
+# --- artefacts
 
 
 def test_artefacts_leave_time_and_shape_alone() -> None:

@@ -26,7 +26,6 @@ from syncdisc_plugin.data.augment import (
     softened,
 )
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start, mel_start_at
 
 # Mean distance between two mel windows below which they sound alike (silence, a held vowel):
@@ -36,8 +35,6 @@ ALIKE = 0.2
 # (a frozen stream, a photograph), so the sound of one fits the other as well.
 STILL = 0.25
 COARSE = 12  # pixels per cell of that picture
-STILL_EVERY = 8  # rows of a batch per one that comes again, stilled
-QUIET = -3.0  # loudest mel value of a window without speech; -4 is digital silence
 
 
 @dataclass(frozen=True)
@@ -66,13 +63,6 @@ class Batch:
     """(B,) number of the video that the clip is from."""
     speaker: torch.Tensor
     """(B,) number of who speaks in it."""
-    still_frames: torch.Tensor
-    """(K, F, 3, h, w) uint8: some chunks again with a mouth that a lazy generator would make,
-    frozen or averaged over time."""
-    still_row: torch.Tensor
-    """(K,) row of the batch that each is a copy of."""
-    still_false: torch.Tensor
-    """(K, N) bool: windows with speech and motion, whose copy is false."""
 
 
 class Sampler:
@@ -119,10 +109,8 @@ class Sampler:
         lag = item.lag_frames
         return max(0, math.ceil(lag)), min(n, n + math.floor(lag))
 
-    def batch(
-        self, stage: int, step: int, rows: Sequence[int] | None = None, *, stilled: bool = False
-    ) -> Batch:
-        """The batch of that step, or only some rows of it; `stilled` adds the stilled copies."""
+    def batch(self, stage: int, step: int, rows: Sequence[int] | None = None) -> Batch:
+        """The batch of that step, or only some rows of it."""
         rng = np.random.default_rng([self.seed, stage, step])
         enough = np.count_nonzero(self.weight) >= self.n
         picks = rng.choice(len(self.items), self.n, replace=not enough, p=self.weight)
@@ -132,8 +120,7 @@ class Sampler:
         rows = range(self.n) if rows is None else rows
         items = [self.items[picks[row]] for row in rows]
         frames, sounds, starts, alike = [], [], [], []
-        copies: list[tuple[np.ndarray, int, torch.Tensor]] = []
-        for at, (row, item) in enumerate(zip(rows, items, strict=True)):
+        for row, item in zip(rows, items, strict=True):
             own = np.random.default_rng(seeds[row])
             start = self._start(item, own)
             seen = self.store.frames(item.clip, start, start + self.f)
@@ -152,21 +139,15 @@ class Sampler:
             if stage == 3 and own.random() < changes.artefacts:
                 seen = add_artefacts(seen, own)
             frames.append(seen)
-            if stilled and row % STILL_EVERY == 0:
-                still = _stilled(seen, own)
-                copies.append((still, at, _speech_and_motion(seen, still, mel, begins, self.spec)))
             sounds.append(change_sound(mel, other, own, changes))
             starts.append(begins)
         return Batch(
-            frames=_images(frames),
+            frames=torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3),
             mel=torch.from_numpy(np.stack(sounds)).transpose(1, 2),
             starts=torch.from_numpy(np.stack(starts)),
             alike=torch.stack(alike),
             source=torch.tensor([self.sources[i.clip.source] for i in items]),
             speaker=torch.tensor([self.speakers[i.clip.speaker] for i in items]),
-            still_frames=_images([c[0] for c in copies]),
-            still_row=torch.tensor([c[1] for c in copies], dtype=torch.long),
-            still_false=torch.stack([c[2] for c in copies]) if copies else torch.zeros(0, 0) > 0,
         )
 
     def _start(self, item: Item, rng: np.random.Generator) -> int:
@@ -190,33 +171,6 @@ class Sampler:
 
 def _numbers(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
-
-
-def _images(chunks: list[np.ndarray]) -> torch.Tensor:
-    """(F, h, w, 3) each -> (B, F, 3, h, w)."""
-    if not chunks:
-        return torch.zeros(0, dtype=torch.uint8)
-    return torch.from_numpy(np.stack(chunks)).permute(0, 1, 4, 2, 3)
-
-
-def _stilled(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One frame for the whole chunk, or their mean."""
-    if rng.random() < 0.5:
-        one = frames[rng.integers(len(frames))]
-    else:
-        one = frames.mean(0).astype(np.uint8)
-    return np.broadcast_to(one, frames.shape).copy()
-
-
-def _speech_and_motion(
-    frames: np.ndarray, still: np.ndarray, mel: np.ndarray, starts: np.ndarray, spec: ClipSpec
-) -> torch.Tensor:
-    """(N,) bool: windows in which something is said, and seen to move."""
-    t = spec.window_frames
-    change = torch.from_numpy(_cells(frames) - _cells(still)).abs().mean(1)
-    moving = change.unfold(0, t, 1).mean(1) > 4 * STILL
-    loud = torch.tensor([float(mel[s : s + spec.window_mels].max()) > QUIET for s in starts])
-    return moving & loud
 
 
 def _cells(frames: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +165,12 @@ class Trainer:
                 self._finish_untrained(average)
         hidden = None if ranks.first else True
         bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=hidden)
-        draw = partial(sampler.batch, stilled=s.stage(stage).stilled > 0)
         with ThreadPoolExecutor(1) as loader:
-            coming = loader.submit(draw, stage, p.step, self.rows)
+            coming = loader.submit(sampler.batch, stage, p.step, self.rows)
             while not p.steps or p.step < p.steps:
                 began = time.monotonic()
                 batch = coming.result()
-                coming = loader.submit(draw, stage, p.step + 1, self.rows)
+                coming = loader.submit(sampler.batch, stage, p.step + 1, self.rows)
                 row, asked = self._step(stage, net, optimiser, batch)
                 average_weights(average, net, s.ema, p.step)
                 p.step += 1

@@ -93,54 +93,6 @@ def contrast(
     return _cross_entropy(rows, columns, count, false, scale, margin)
 
 
-def contrast_in_context(
-    v: torch.Tensor, a: torch.Tensor, false: torch.Tensor, scale: torch.Tensor | float, windows: int
-) -> tuple[torch.Tensor, float]:
-    """The contrast of `windows` neighbouring windows judged together: their mean similarity.
-
-    Offsets, scores and the PM protocol average over neighbours before they decide. A window that
-    says nothing then does no harm if it favours nobody, and one that says much should say it
-    loudly; the contrast of single windows asks for neither.
-
-    Args, shapes and results as in `contrast`. The scale grows with the root of `windows`, as if
-    their errors were half independent.
-    """
-    n = v.shape[1] - windows + 1
-    if n < 3:
-        raise ValueError(
-            f"context: expected fewer than {v.shape[1] - 1} windows, got {windows}. "
-            "Raise --chunk_frames or lower the context."
-        )
-
-    def together(table: torch.Tensor) -> torch.Tensor:
-        parts = [table[:, k : k + n, k : k + n] for k in range(windows)]
-        return torch.stack(parts).mean(0)
-
-    own = together(torch.einsum("bid,bjd->bij", v, a))
-    false = together(false.float()) > 0.5
-    scale = scale * math.sqrt(windows)
-    rows, columns, count = _own_logits(own, false, scale, 0.0, own.new_zeros(n, n))
-    return _cross_entropy(rows, columns, count, false, scale, 0.0)
-
-
-def against_still(
-    true: torch.Tensor, still: torch.Tensor, counts: torch.Tensor, scale: torch.Tensor | float
-) -> tuple[torch.Tensor, float]:
-    """The true mouth must fit its sound better than its own stilled copy does.
-
-    Args:
-        true: (B, N) similarity of the windows to their sound.
-        still: (B, N) similarity of the stilled copies to the same sound.
-        counts: (B, N) bool, windows that have a copy, and speech and motion to lose by it.
-        scale: inverse temperature.
-
-    Returns:
-        loss (scalar) and chance, log 2.
-    """
-    loss = F.softplus(scale * (still - true)) * counts
-    return loss.sum() / counts.sum().clamp_min(1), math.log(2)
-
-
 def calibrated(
     v: torch.Tensor, a: torch.Tensor, false: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor
 ) -> tuple[torch.Tensor, float]:

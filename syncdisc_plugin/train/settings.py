@@ -24,10 +24,6 @@ class StageSettings:
     """Where a cosine takes the learning rate until the stage's end."""
     mix: Mix = Mix()
     """How heavily each kind of false pair weighs."""
-    context: float = 0.0
-    """Share of the loss that judges neighbouring windows together (11 windows, 15 frames)."""
-    stilled: float = 0.0
-    """Weight of the loss against copies with a frozen or averaged mouth; they cost an eighth."""
     calibrated: float = 0.0
     """Weight of the calibrated BCE beside the contrast."""
     patience: int = 6
@@ -100,11 +96,9 @@ class TrainSettings:
         0.4,
         4e-4,
         mix=Mix(same_speaker=0.02, other_speaker=0.02),
-        context=0.25,
-        stilled=0.2,
         calibrated=0.2,
     )
-    """Third training: generators' artefacts, judged in context too, a calibrated probability."""
+    """Third training: generators' artefacts, and a calibrated probability."""
     gap: GapSettings = GapSettings()
     """How stage 2 is led."""
     filter: FilterSettings = FilterSettings()

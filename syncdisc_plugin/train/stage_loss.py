@@ -7,20 +7,11 @@ import torch
 from syncdisc_plugin.data.sampling import Batch
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import autocast
-from syncdisc_plugin.train.objectives import (
-    against_still,
-    calibrated,
-    contrast,
-    contrast_in_context,
-    false_pairs,
-)
+from syncdisc_plugin.train.objectives import calibrated, contrast, false_pairs
 from syncdisc_plugin.train.ranks import Ranks
 from syncdisc_plugin.train.settings import StageSettings
 
 MARGIN_SCALE = 20.0
-CONTEXT = (
-    11  # windows judged together: 15 frames, the middle of the PM protocol; half a chunk at most
-)
 
 
 def stage_loss(
@@ -46,8 +37,6 @@ def stage_loss(
     with autocast(device, precision):
         v = net.embed_frames(batch.frames.to(device).float() / 255)
         a = net.embed_mel(batch.mel.to(device), batch.starts.to(device))
-    beside = _beside_still(net, batch, v, a, precision) if how.stilled else ()
-    beside = tuple(ranks.gather(x) for x in beside)
     v, a = ranks.gather(v), ranks.gather(a)
     alike, source, speaker = (
         ranks.gather(x.to(device)) for x in (batch.alike.byte(), batch.source, batch.speaker)
@@ -57,14 +46,6 @@ def stage_loss(
     loss, chance = contrast(
         v, a, false, scale, margin=margin or 0.0, mix=how.mix, source=source, speaker=speaker
     )
-    if how.context:
-        windows = min(CONTEXT, v.shape[1] // 2)
-        wide, wide_chance = contrast_in_context(v, a, false, scale, windows)
-        loss = (1 - how.context) * loss + how.context * wide
-        chance = (1 - how.context) * chance + how.context * wide_chance
-    if how.stilled:
-        extra, extra_chance = against_still(beside[0], beside[1], beside[2] > 0, scale)
-        loss, chance = loss + how.stilled * extra, chance + how.stilled * extra_chance
     if how.calibrated:
         extra, extra_chance = calibrated(v, a, false, net.scale, net.bias)
         loss, chance = loss + how.calibrated * extra, chance + how.calibrated * extra_chance
@@ -75,18 +56,3 @@ def stage_loss(
         "similarity_true": float(table.diagonal(dim1=1, dim2=2).mean()),
         "similarity_false": float(table[false].mean()),
     }
-
-
-def _beside_still(
-    net: Discriminator, batch: Batch, v: torch.Tensor, a: torch.Tensor, precision: str
-) -> tuple[torch.Tensor, ...]:
-    """(B, N) each: similarity of the windows, of their stilled copies, and which count."""
-    true = (v * a).sum(-1)
-    still, counts = torch.zeros_like(true), torch.zeros_like(true)
-    if len(batch.still_row):
-        row = batch.still_row.to(v.device)
-        with autocast(v.device, precision):
-            copies = net.embed_frames(batch.still_frames.to(v.device).float() / 255)
-        still = still.index_copy(0, row, (copies * a[row]).sum(-1))
-        counts = counts.index_copy(0, row, batch.still_false.to(counts))
-    return true, still, counts
