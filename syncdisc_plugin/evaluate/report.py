@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
-from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.evaluate import figures
 from syncdisc_plugin.evaluate.page import document, faces, folded, grid, table
+from syncdisc_plugin.evaluate.records import NAMES, RunRecords, read_json, read_records
 
-NAMES = {0: "Untrained", 1: "Stage 1", 2: "Stage 2", 3: "Stage 3"}
 MEANING = {
     "Pair accuracy": "How often the true audio is closer than audio of the same clip that is 5 or "
     "more frames (0.2 s) away. Chance is 50%.",
@@ -27,38 +25,6 @@ MEANING = {
     "Calibration error": "How far its probability is from how often it is right. 0 is best; a net "
     "that always says 50% scores 0 too, so read it beside the accuracy.",
 }
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Left:
-    """What the run has left so far."""
-
-    run: Path
-    log: Rows
-    heldout: dict[int, dict[str, Any]]
-    """RUN/heldout/stageN.json by stage."""
-    figures: dict[int, dict[str, Any]]
-    """Held-out figures by stage, 0 the untrained net's."""
-    about: dict[str, Any]
-    """What the newest weights say of themselves."""
-    settings: dict[str, Any]
-
-    @property
-    def stage(self) -> int:
-        """The last finished stage; 0 before that."""
-        return max(self.figures, default=0)
-
-    def rows(self, kind: str, stage: int = 0) -> Rows:
-        """Rows of the log of that kind, of one stage if it is given."""
-        return [r for r in self.log if r["kind"] == kind and stage in (0, r["stage"])]
-
-    def lengths(self) -> dict[int, int]:
-        """Steps made in each stage that has begun."""
-        return {
-            stage: max(r["step"] for r in self.log if r["stage"] == stage)
-            for stage in sorted({r["stage"] for r in self.log})
-        }
 
 
 def write_report(
@@ -78,7 +44,7 @@ def write_report(
     Returns:
         Path of the page.
     """
-    left = _read(run)
+    left = read_records(run)
     sections = {
         "How good it is": _headline(left),
         "The data": _data(left, store),
@@ -95,22 +61,7 @@ def write_report(
     return run / "report.html"
 
 
-def _read(run: Path) -> _Left:
-    heldout = {stage: _json(run / "heldout" / f"stage{stage}.json") for stage in NAMES}
-    heldout = {stage: held for stage, held in heldout.items() if held}
-    log = list(read_rows(run / "log.jsonl"))
-    known = {r["stage"]: r["figures"] for r in log if r["kind"] == "stage_end"}
-    known |= {stage: held["figures"] for stage, held in heldout.items()}
-    found = [run / f"stage{n}.safetensors" for n in (3, 2, 1)]
-    about = next((weights.read_about(path) for path in found if path.exists()), {})
-    return _Left(run, log, heldout, known, about, _json(run / "settings.json"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _lead(left: _Left) -> str:
+def _lead(left: RunRecords) -> str:
     lengths = left.lengths()
     minutes = max((r.get("seconds", 0) for r in left.log), default=0) / 60
     if left.stage == 3:
@@ -127,7 +78,7 @@ def _lead(left: _Left) -> str:
     )
 
 
-def _headline(left: _Left) -> str:
+def _headline(left: RunRecords) -> str:
     measures = left.rows("measure")
     now: dict[str, Any] = {}
     whose = "Not yet: nothing has been measured."
@@ -153,7 +104,7 @@ def _headline(left: _Left) -> str:
     return f'<p>{whose}</p>\n<div class="cards">{shown}</div>\n{_stages(left)}'
 
 
-def _stages(left: _Left) -> str:
+def _stages(left: RunRecords) -> str:
     head = ["", "Pairs", "PM 5", "PM 15", "Within 1 frame", "Calibration error", "Gap", "Clips"]
     rows = []
     for stage, name in NAMES.items():
@@ -174,7 +125,7 @@ def _stages(left: _Left) -> str:
     return f"<p>{escape(words)}</p>{table('Figures by stage', head, rows)}"
 
 
-def _data(left: _Left, store: ClipStore | None) -> str:
+def _data(left: RunRecords, store: ClipStore | None) -> str:
     out, about = [], left.about
     if about:
         people = _count(about["speakers"], "speaker")
@@ -199,7 +150,7 @@ def _data(left: _Left, store: ClipStore | None) -> str:
     return "\n".join(out)
 
 
-def _learning(left: _Left) -> str:
+def _learning(left: RunRecords) -> str:
     steps, measures, lengths = left.rows("step"), left.rows("measure"), left.lengths()
     if not lengths:
         return _later("Not yet: no step has been made.")
@@ -229,7 +180,7 @@ def _learning(left: _Left) -> str:
     return grid(drawn) + ends
 
 
-def _gap(left: _Left) -> str:
+def _gap(left: RunRecords) -> str:
     rows = left.rows("measure", 2)
     if not rows:
         return _later("Not yet: stage 2 comes after the filter.")
@@ -255,8 +206,8 @@ def _gap(left: _Left) -> str:
     )
 
 
-def _filter(left: _Left, store: ClipStore | None) -> str:
-    rows, found = list(read_rows(left.run / "filter.jsonl")), _json(left.run / "filter.json")
+def _filter(left: RunRecords, store: ClipStore | None) -> str:
+    rows, found = list(read_rows(left.run / "filter.jsonl")), read_json(left.run / "filter.json")
     if not rows or not found:
         return _later("Not yet: the first discriminator judges the clips after stage 1.")
     keep, shift = found["keep_threshold"], found["shift_threshold"]
@@ -298,9 +249,9 @@ def _filter(left: _Left, store: ClipStore | None) -> str:
     )
 
 
-def _again(left: _Left) -> str:
+def _again(left: RunRecords) -> str:
     """What the second discriminator, which sees more sharply, changed before stage 3."""
-    found = _json(left.run / "filter-again.json")
+    found = read_json(left.run / "filter-again.json")
     if not found:
         return ""
     return (
@@ -309,9 +260,9 @@ def _again(left: _Left) -> str:
     )
 
 
-def _zero(left: _Left) -> str:
+def _zero(left: RunRecords) -> str:
     """Where the zero of the time axis comes from."""
-    found = _json(left.run / "reference.json")
+    found = read_json(left.run / "reference.json")
     if not found:
         return (
             "A lag that the whole set shares cannot be seen from inside: the net learns it as "
@@ -328,7 +279,7 @@ def _zero(left: _Left) -> str:
     )
 
 
-def _histograms(left: _Left) -> str:
+def _histograms(left: RunRecords) -> str:
     drawn = []
     for stage, held in left.heldout.items():
         means = [held["figures"][f"similarity_{kind}"] for kind in ("true", "false")]
@@ -344,7 +295,7 @@ def _histograms(left: _Left) -> str:
     )
 
 
-def _curves(left: _Left) -> str:
+def _curves(left: RunRecords) -> str:
     drawn = []
     for stage, held in left.heldout.items():
         if rows := held["curves"]:
@@ -365,7 +316,7 @@ def _by_stage(words: str, drawn: list[str]) -> str:
     return f"<p>{words}</p>{grid(drawn)}"
 
 
-def _settings(left: _Left, defaults: Mapping[str, Any]) -> str:
+def _settings(left: RunRecords, defaults: Mapping[str, Any]) -> str:
     if not left.settings:
         return _later("Not yet: the run has no settings.json.")
     # Through JSON, so that a tuple equals the list that it is stored as.
@@ -378,7 +329,7 @@ def _settings(left: _Left, defaults: Mapping[str, Any]) -> str:
     return f"<p>{words}</p>{shown}{folded('All settings', head, rows)}"
 
 
-def _use(left: _Left) -> str:
+def _use(left: RunRecords) -> str:
     if left.stage < 3:
         return _later("Not yet: stage 3 makes the weights that a generator trains against.")
     ref = json.dumps(f"{left.run.resolve().name}/stage3.safetensors", ensure_ascii=False)
