@@ -108,7 +108,8 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
         about |= {"pairs": 6400, "seconds": 1800.0}
         return json.dumps({**about, "curve": curve, "test": figures, "wild": figures, **more})
 
-    kinds = {"clips": 10, "found": 9, "right": 8, "shifted": 4, "shifted_within_1": 3}
+    kinds = {"clips": 10, "found": 9, "right": 8, "shifted": 4, "within_1": 3}
+    kinds["within_1_of_planted"] = 2
     filtered = {"kinds": {"shifted": kinds}, "good": 50, "good_dropped": 5, "good_shifted": 0}
     rows = [row("field", 0, 0.2), row("field", 1, 0.4), row("stage3", 0, 0.75)]
     rows.append(row("stage3", 0, 0.7, 0.3, filter=filtered, filter_again=filtered))
@@ -116,6 +117,6 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
     bench["table"].write_table(tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert "0.300 (0.200-0.400)" in text and "0.750" in text
-    assert "| shifted | 10 | 90% | 80% | 4 | 75% |" in text
+    assert "| shifted | 10 | 90% | 80% | 4 | 75% | 50% |" in text
     assert "Good clips: 50, of which dropped 10%, shifted 0%." in text
     assert (tmp_path / "recipes.svg").stat().st_size > 1000

@@ -22,6 +22,7 @@ NAMES = {
     "stage2": "d  stage 2",
     "stage3": "e  stage 3",
 }
+_COUNTS = ("clips", "found", "right", "shifted", "within_1", "within_1_of_planted")
 FILTERS = (
     ("stage3", "filter", "after stage 1"),
     ("stage3", "filter_again", "after stage 2"),
@@ -75,10 +76,11 @@ def _filters(found: list[dict], words: str) -> list[str]:
         return []
     lines = [
         f"\nThe filter {words}:\n",
-        "| planted | clips | not kept | dropped or mended | shifted | of these within 1 frame |",
-        "|---|---|---|---|---|---|",
+        "| planted | clips | not kept | dropped or mended | shifted | within 1 frame of planted "
+        "plus own lag | of planted alone |",
+        "|---|---|---|---|---|---|---|",
     ]
-    total = dict.fromkeys(("clips", "found", "right", "shifted", "shifted_within_1"), 0)
+    total = dict.fromkeys(_COUNTS, 0)
     for kind in [*found[0]["kinds"], "all"]:
         n = total
         if kind != "all":
@@ -87,7 +89,8 @@ def _filters(found: list[dict], words: str) -> list[str]:
         lines.append(
             f"| {kind} | {n['clips']} | {_ratio(n['found'], n['clips'])} | "
             f"{_ratio(n['right'], n['clips'])} | {n['shifted']} | "
-            f"{_ratio(n['shifted_within_1'], n['shifted'])} |"
+            f"{_ratio(n['within_1'], n['shifted'])} | "
+            f"{_ratio(n['within_1_of_planted'], n['shifted'])} |"
         )
     good = {k: sum(f[k] for f in found) for k in ("good", "good_dropped", "good_shifted")}
     lines.append(
