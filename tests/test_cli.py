@@ -38,6 +38,7 @@ SETTINGS = {
     "run": ["--videos", "--out", "--resume", "--config", *PREPARE, *TRACK, *TRAIN],
     "prepare": ["paths", "--out", *PREPARE, *TRACK],
     "train": ["--data", "--out", "--resume", "--config", *TRAIN, "--stage2.learning_rate"],
+    "doctor": ["--data", "--weights", "--device", "--json"],
     "filter": ["--data", "--weights", "--out"],
     "evaluate": ["--weights", "--data", "--videos", "--part", "--json", *PREPARE, *TRACK],
     "score": ["videos", "--weights", "--json", "--detector", "--models", *TRACK],
@@ -114,7 +115,7 @@ def test_help_says_what_a_setting_does(run: Run) -> None:
     assert "Processes; 0 takes one per core." in out
     out = " ".join(run("train", "--help")[1].split())
     assert "Wall-clock budget of the three stages" in out
-    assert "Peak of a warm-up and cosine schedule" in out
+    assert "Where a cosine takes the learning rate" in out
 
 
 def seconds_of_cpu(argv: list[str]) -> float:

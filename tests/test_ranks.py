@@ -69,8 +69,7 @@ def test_two_processes_equal_one(tiny_store: ClipStore, tmp_path: Path) -> None:
         assert two[0][figure] == pytest.approx(one[0][figure], rel=1e-5, abs=1e-6), figure
     assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-3)
     # From then on Adam blows rounding up: a gradient of zero has either sign.
-    for first, second in zip(one, two, strict=True):
-        assert second["loss"] == pytest.approx(first["loss"], rel=0.05)
+    assert two[1]["loss"] == pytest.approx(one[1]["loss"], rel=0.02)
 
 
 @pytest.mark.slow
