@@ -128,7 +128,8 @@ def _draw(rows: list[dict], path: Path) -> None:
     left.axhline(3 / 31, color="0.7", lw=0.8, ls=":")
     left.set(xlabel="minutes, loading and measuring included", ylabel="PM accuracy, 15 frames, dev")
     left.set_ylim(0, 1)
-    left.legend(frameon=False, fontsize=8)
+    if left.lines[1:]:
+        left.legend(frameon=False, fontsize=8)
     for arm, name in NAMES.items():
         parts = sorted({r["spoil"] for r in rows if r["arm"] == arm})
         values = [
