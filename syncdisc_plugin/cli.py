@@ -267,10 +267,7 @@ def _filter(args: Sequence[str]) -> int:
     parser.add_argument("--weights", default="base", help="shipped name, or a checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder for filter.jsonl")
     parsed = parser.parse_args(args)
-    from tqdm import tqdm
-
-    from syncdisc_plugin.data.embed import embed_clips
-    from syncdisc_plugin.data.filter import judge_clips
+    from syncdisc_plugin.data.filter import judge_store
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.run import load_for
     from syncdisc_plugin.train.measure import write_verdicts
@@ -279,10 +276,9 @@ def _filter(args: Sequence[str]) -> int:
         raise RunError(f"--out {parsed.out}: holds a run, whose own verdicts would be replaced.")
     store = ClipStore(parsed.data)
     net = load_for(store, parsed.weights)
-    clips = tqdm(store.clips, desc="filter", unit="clip", disable=None)
-    result = judge_clips(list(embed_clips(net, store, clips)))
+    result = judge_store(net, store, store.clips)
     write_verdicts(parsed.out, result)
-    counts = ", ".join(f"{result.count(v)} {v}" for v in ("kept", "shifted", "dropped"))
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in result.counts.items())
     print(f"{counts} -> {parsed.out / 'filter.jsonl'}")
     return 0
 

@@ -6,23 +6,19 @@ Signs: offset_frames > 0 means that the audio is EARLY by that many video frames
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 from syncdisc_plugin.spec import ClipSpec
 
 
-def mel_start(frame: int, spec: ClipSpec) -> int:
+def mel_start(frame: int | Fraction, spec: ClipSpec) -> int:
     """Mel frame at which the window of video frame `frame` starts: floor(80 * f / 25).
+
+    A fraction is a moment between two frames.
 
     Source: Wav2Lip `wav2lip_train.py`, `crop_audio_window`.
     """
     return (frame * spec.mel.rate_hz) // spec.fps
-
-
-def mel_start_at(moment: Fraction, spec: ClipSpec) -> int:
-    """The same for a moment between two frames, in video frames."""
-    return math.floor(moment * spec.mel.rate_hz / spec.fps)
 
 
 def n_windows(n_frames: int, n_mels: int, spec: ClipSpec) -> int:

@@ -5,38 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin.data.store import ClipStore, read_rows
-from syncdisc_plugin.nn import Architecture
 from syncdisc_plugin.train import TrainSettings
 from syncdisc_plugin.train.ranks import Ranks
 
 # Dropout is drawn by each process for itself; without it the runs are the same but for rounding.
-SETTINGS = TrainSettings(
-    steps=40,
-    heldout_speakers=("speaker4",),
-    batch_clips=4,
-    chunk_frames=24,
-    measures=1,
-    precision="fp32",
-    architecture=Architecture(face_width=8, audio_width=8, embed_dim=32, dropout=0.0),
+WITHOUT_DROPOUT = replace(
+    SETTINGS, steps=40, measures=1, architecture=replace(SETTINGS.architecture, dropout=0.0)
 )
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.train import TrainSettings, train
-torch.set_num_threads(1)
-settings = TrainSettings.from_dict(json.loads(sys.argv[3]))
-train(ClipStore(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
-"""
 
 
 def _train(
@@ -59,7 +42,7 @@ def _steps(run: Path) -> list[dict[str, float]]:
 def test_two_processes_equal_one(tiny_store: ClipStore, tmp_path: Path) -> None:
     """All three stages: the same steps; loss and gradient of a step are equal within rounding."""
     for name, processes in (("one", 1), ("two", 2)):
-        done = _train(tiny_store, tmp_path / name, processes, SETTINGS)
+        done = _train(tiny_store, tmp_path / name, processes, WITHOUT_DROPOUT)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = _steps(tmp_path / "one"), _steps(tmp_path / "two")
     assert [(r["stage"], r["step"]) for r in one] == [(r["stage"], r["step"]) for r in two]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,23 +162,26 @@ def test_speakers_with_much_footage_are_drawn_less_than_their_share(tmp_path: Pa
 # --- time
 
 
+def windows(batch: Batch) -> Iterator[tuple[int, np.ndarray]]:
+    """The frame that each window of a batch begins with, and the moments that it hears."""
+    for b, first in enumerate(first_frames(batch)):
+        moments = heard(batch, b)
+        for i, start in enumerate(batch.starts[b].tolist()):
+            yield first + i, moments[start : start + 16]
+
+
 @pytest.mark.parametrize("k", [-12, -10, -5, -3, -1, 0, 1, 2, 5, 10, 12])
 def test_every_window_hears_what_it_sees(tmp_path: Path, k: int) -> None:
     """Audio k frames early, and an item that says so: the windows are those of the sound clip."""
     store = counted_store(tmp_path / "s", a={"early_by": k})
     draw = sampler(store, [Item(store.clips[0], k)])
     for step in range(30):
-        batch = draw.batch(1, step)
-        for b, first in enumerate(first_frames(batch)):
-            moments = heard(batch, b)
-            for i, start in enumerate(batch.starts[b].tolist()):
-                window = moments[start : start + 16]
-                np.testing.assert_allclose(np.diff(window), 1, atol=1e-3)  # whole, and no padding
-                # floor() twice, of the frame seen and of the lag: less than one mel frame.
-                late = window[0] - (first + i) * 3.2
-                assert -1.001 < late < 0.001
-                if k % 5 == 0:  # 5 frames are 16 mel frames exactly
-                    assert window[0] == pytest.approx(mel_start(first + i, store.spec), abs=1e-3)
+        for frame, window in windows(draw.batch(1, step)):
+            np.testing.assert_allclose(np.diff(window), 1, atol=1e-3)  # whole, and no padding
+            # floor() twice, of the frame seen and of the lag: less than one mel frame.
+            assert -1.001 < window[0] - frame * 3.2 < 0.001
+            if k % 5 == 0:  # 5 frames are 16 mel frames exactly
+                assert window[0] == pytest.approx(mel_start(frame, store.spec), abs=1e-3)
 
 
 @pytest.mark.parametrize("lag", [-2.5, -0.31, 0.25, 1.6])
@@ -185,11 +189,8 @@ def test_a_lag_between_frames_is_undone_to_the_mel_frame(tmp_path: Path, lag: fl
     store = counted_store(tmp_path / "s", a={"early_by": lag})
     draw = sampler(store, [Item(store.clips[0], lag)])
     for step in range(10):
-        batch = draw.batch(1, step)
-        for b, first in enumerate(first_frames(batch)):
-            moments = heard(batch, b)
-            for i, start in enumerate(batch.starts[b].tolist()):
-                assert -1.01 < moments[start] - (first + i) * 3.2 < 0.01
+        for frame, window in windows(draw.batch(1, step)):
+            assert -1.01 < window[0] - frame * 3.2 < 0.01
 
 
 def test_an_offset_that_is_not_undone_is_heard(tmp_path: Path) -> None:

@@ -13,37 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin import SyncLoss
 from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.errors import RunError
-from syncdisc_plugin.nn import Architecture
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
-
-SETTINGS = TrainSettings(
-    steps=60,
-    heldout_speakers=("speaker4",),
-    batch_clips=4,
-    chunk_frames=24,
-    save_steps=3,
-    measures=2,
-    precision="fp32",
-    architecture=Architecture(face_width=8, audio_width=8, embed_dim=32),
-)
-
-# Run as a program, so that it can be killed: the store, the run, and whether to go on.
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.train import TrainSettings, train
-torch.set_num_threads(1)
-settings = TrainSettings.from_dict(json.loads(sys.argv[3]))
-train(ClipStore(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
-"""
 
 
 def _start(store: Path, run: Path) -> subprocess.Popen[bytes]:

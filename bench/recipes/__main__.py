@@ -26,11 +26,11 @@ from pathlib import Path
 import torch
 from field import embed, train_field
 from spoil import KINDS, Footage
-from table import write_table
+from table import CONTEXTS, write_table
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.filter import judge_clips
+from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
 from syncdisc_plugin.evaluate import metrics
@@ -40,7 +40,6 @@ from syncdisc_plugin.nn.precision import choose_precision
 from syncdisc_plugin.train import StageSettings, TrainSettings, train
 
 ARMS = ("stages", "control", "field", "field-loss")
-CONTEXTS = (5, 9, 15, 25)
 
 
 def main() -> None:
@@ -138,6 +137,8 @@ def _run(
     run = args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}"
     run.parent.mkdir(exist_ok=True)
     precision = choose_precision("auto", torch.device("cpu"))
+    dev = {c.id for c in sets["dev"]}
+    trained_on = [c for c in footage.clips if c.id not in dev]
     if arm in ("field", "field-loss"):
         torch.manual_seed(seed)
         net: Wav2LipExpert | Discriminator = (
@@ -146,7 +147,7 @@ def _run(
         trained, log = train_field(
             net,
             footage,
-            [c for c in footage.clips if c.id not in {d.id for d in sets["dev"]}],
+            trained_on,
             sets["dev"],
             minutes=args.minutes,
             seed=seed,
@@ -192,8 +193,7 @@ def _run(
         if name == "control" and part:
             # How fairly a first discriminator judges that has had three times as long to learn
             # the planted errors by heart.
-            mine = [c for c in footage.clips if c.id not in {d.id for d in sets["dev"]}]
-            judged = judge_clips(list(embed_clips(net, footage, mine, precision)))
+            judged = judge_store(net, footage, trained_on, precision=precision)
             own = _own_lags(net, footage, store)
             row["filter"] = _filter_figures(footage, [v.row() for v in judged.verdicts], own)
         rows.append(row)

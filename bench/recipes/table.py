@@ -14,6 +14,7 @@ import numpy as np
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.store import read_rows
 
+CONTEXTS = (5, 9, 15, 25)  # frames, of the PM protocol
 NAMES = {
     "field": "a  Wav2Lip expert and recipe",
     "field-loss": "b  our net, that objective",
@@ -50,16 +51,16 @@ def write_table(out: Path) -> None:
 
 
 def _accuracies(rows: list[dict]) -> list[str]:
-    head = ["arm", "seeds", "steps", "pairs/s", "pair", *(f"PM {k}" for k in (5, 9, 15, 25)), "ECE"]
-    head += ["wild pair", "wild PM 15"]
+    head = ["arm", "seeds", "steps", "pairs/s", "pair", *(f"PM {k}" for k in CONTEXTS)]
+    head += ["ECE", "wild pair", "wild PM 15"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for arm, name in NAMES.items():
         mine = [r for r in rows if r["arm"] == arm]
         if not mine:
             continue
         cells = [_spread(mine, lambda r: r["test"]["pair_accuracy"])]
-        for k in ("5", "9", "15", "25"):
-            cells.append(_spread(mine, lambda r, k=k: r["test"]["pm_accuracy"][k]))
+        for k in CONTEXTS:
+            cells.append(_spread(mine, lambda r, k=k: r["test"]["pm_accuracy"][str(k)]))
         ece = [r for r in mine if r["test"]["ece"] is not None]
         cells.append(_spread(ece, lambda r: r["test"]["ece"]) if ece else "")
         cells.append(_spread(mine, lambda r: r["wild"]["pair_accuracy"]))

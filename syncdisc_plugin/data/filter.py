@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from syncdisc_plugin.data.embed import Embedded
+from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.sampling import Item
-from syncdisc_plugin.data.store import Clip
+from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
 
 
@@ -81,6 +83,11 @@ class FilterResult:
         return sum(v.verdict == verdict for v in self.verdicts)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many clips got each verdict."""
+        return {name: self.count(name) for name in ("kept", "shifted", "dropped")}
+
+    @property
     def common_lag(self) -> int:
         """Median offset of the clips that were not dropped: a lag of the whole set, in frames.
 
@@ -113,6 +120,22 @@ def judge_clips(
         for c, curve in zip(clips, curves, strict=True)
     ]
     return FilterResult(verdicts, keep, shift, least, [s for s, _ in null])
+
+
+def judge_store(
+    net: Discriminator,
+    store: ClipStore,
+    clips: Iterable[Clip],
+    settings: FilterSettings | None = None,
+    *,
+    seed: int = 0,
+    precision: str = "fp32",
+    lag: int = 0,
+    title: str = "filter",
+) -> FilterResult:
+    """Let a net judge clips of a store, with a progress bar; arguments as in `embed_clips`."""
+    bar = tqdm(clips, desc=title, unit="clip", disable=None)
+    return judge_clips(list(embed_clips(net, store, bar, precision, lag)), settings, seed)
 
 
 def second_dataset(

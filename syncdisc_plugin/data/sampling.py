@@ -26,7 +26,7 @@ from syncdisc_plugin.data.augment import (
     softened,
 )
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.timing import mel_start, mel_start_at
+from syncdisc_plugin.timing import mel_start
 
 # Mean distance between two mel windows below which they sound alike (silence, a held vowel):
 # 0.2 of 8 units is 2.5 dB. Such a pair cannot be told from a true one, so it is no false one.
@@ -119,17 +119,13 @@ class Sampler:
         changes = softened(self.augment, step) if stage == 1 else self.augment
         rows = range(self.n) if rows is None else rows
         items = [self.items[picks[row]] for row in rows]
+        # The background is what the batch's row before says: speech, and read anyway.
+        heard = {*rows, *((row - 1) % self.n for row in rows)}
+        drawn = {row: self._draw(self.items[picks[row]], seeds[row]) for row in sorted(heard)}
         frames, sounds, starts, alike = [], [], [], []
         for row, item in zip(rows, items, strict=True):
-            own = np.random.default_rng(seeds[row])
-            start = self._start(item, own)
+            own, start, mel, begins = drawn[row]
             seen = self.store.frames(item.clip, start, start + self.f)
-            mel, begins = self._sound(item, start)
-            # The background is what the batch's row before says: speech, and at no cost.
-            before = self.items[picks[row - 1]]
-            other, _ = self._sound(
-                before, self._start(before, np.random.default_rng(seeds[row - 1]))
-            )
             alike.append(
                 _sound_alike(mel, begins, self.spec.window_mels)
                 | _look_alike(cut_input(seen, self.spec), self.spec.window_frames)
@@ -139,7 +135,7 @@ class Sampler:
             if stage == 3 and own.random() < changes.artefacts:
                 seen = add_artefacts(seen, own)
             frames.append(seen)
-            sounds.append(change_sound(mel, other, own, changes))
+            sounds.append(change_sound(mel, drawn[(row - 1) % self.n][2], own, changes))
             starts.append(begins)
         return Batch(
             frames=torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3),
@@ -150,17 +146,21 @@ class Sampler:
             speaker=torch.tensor([self.speakers[i.clip.speaker] for i in items]),
         )
 
-    def _start(self, item: Item, rng: np.random.Generator) -> int:
-        """First frame of the chunk: the first thing that a row draws."""
+    def _draw(
+        self, item: Item, seed: int
+    ) -> tuple[np.random.Generator, int, np.ndarray, np.ndarray]:
+        """A row's randomness, the first frame of its chunk, and its sound as `_sound` gives it."""
+        rng = np.random.default_rng(seed)
         first, last = self._room(item)
-        return int(rng.integers(first, last - (self.f - self.spec.window_frames + 1) + 1))
+        start = int(rng.integers(first, last - (self.f - self.spec.window_frames + 1) + 1))
+        return rng, start, *self._sound(item, start)
 
     def _sound(self, item: Item, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Mel (L, M) of the chunk that begins with frame `start`, and where its windows begin."""
         windows = self.f - self.spec.window_frames + 1
         heard = start - Fraction(item.lag_frames).limit_denominator(100)
-        m0 = mel_start_at(heard, self.spec)
-        starts = np.array([mel_start_at(heard + i, self.spec) - m0 for i in range(windows)])
+        m0 = mel_start(heard, self.spec)
+        starts = np.array([mel_start(heard + i, self.spec) - m0 for i in range(windows)])
         # The longest phase needs one mel frame more than the shortest: all chunks get that many.
         length = mel_start(windows, self.spec) + 1 + self.spec.window_mels
         mel = self.store.mel(item.clip, m0, m0 + length)
@@ -173,19 +173,14 @@ def _numbers(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
-def _cells(frames: np.ndarray) -> np.ndarray:
-    """(F, cells) coarse picture of each frame, in levels of 256."""
-    green = torch.from_numpy(np.ascontiguousarray(frames[..., 1])).float()[None]
-    return F.avg_pool2d(green, COARSE).reshape(len(frames), -1).numpy()
-
-
 def _sound_alike(mel: np.ndarray, starts: np.ndarray, window: int) -> torch.Tensor:
     flat = torch.from_numpy(np.stack([mel[s : s + window].ravel() for s in starts]))
     return torch.cdist(flat, flat, p=1) / flat.shape[1] < ALIKE
 
 
 def _look_alike(frames: np.ndarray, window: int) -> torch.Tensor:
-    """(N, N): mean distance between the frames of two windows, over a coarse grey picture."""
-    cells = torch.from_numpy(_cells(frames))
+    """(N, N) bool: windows whose frames differ by less than STILL, over a coarse green picture."""
+    green = torch.from_numpy(np.ascontiguousarray(frames[..., 1])).float()[None]
+    cells = F.avg_pool2d(green, COARSE).reshape(len(frames), -1)
     flat = cells.unfold(0, window, 1).reshape(len(frames) - window + 1, -1)
     return torch.cdist(flat, flat, p=1) / flat.shape[1] < STILL

@@ -17,13 +17,15 @@ from tqdm import tqdm
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.augment import Augment
-from syncdisc_plugin.data.embed import embed_clips
-from syncdisc_plugin.data.filter import judge_clips
+from syncdisc_plugin.data.embed import device_of
+from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.sampling import Item, Sampler
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.nn import Discriminator
-from syncdisc_plugin.nn.precision import autocast, choose_device, choose_precision
-from syncdisc_plugin.train.objectives import contrast, false_pairs
+from syncdisc_plugin.nn.precision import choose_device, choose_precision
+from syncdisc_plugin.train.ranks import Ranks
+from syncdisc_plugin.train.settings import StageSettings
+from syncdisc_plugin.train.stage_loss import stage_loss
 
 MIN_MINUTES, MIN_SPEAKERS, MIN_FACE_PX, QUIET_DB = 10, 6, 64, -45
 SILENT = -3.5  # mel value; -4 is digital silence
@@ -182,13 +184,11 @@ def _duplicates(store: ClipStore, found: Diagnosis) -> None:
 
 
 def _sync(store: ClipStore, judge: Discriminator, found: Diagnosis) -> None:
-    bar = tqdm(store.clips, desc="doctor", unit="clip", disable=None)
-    precision = choose_precision("auto", next(judge.parameters()).device)
-    result = judge_clips(list(embed_clips(judge, store, bar, precision)))
+    precision = choose_precision("auto", device_of(judge))
+    result = judge_store(judge, store, store.clips, precision=precision, title="doctor")
     offsets = Counter(v.offset_frames for v in result.verdicts if v.verdict != "dropped")
     found.histograms["offset_frames"] = {f"{k:+d}": offsets[k] for k in sorted(offsets)}
-    n = len(result.verdicts)
-    lag = result.common_lag
+    lag, counts = result.common_lag, result.counts
     found.add(
         "common lag",
         abs(lag) <= 1,
@@ -199,9 +199,9 @@ def _sync(store: ClipStore, judge: Discriminator, found: Diagnosis) -> None:
     )
     found.add(
         "sync",
-        result.count("kept") >= 0.5 * n,
-        f"{result.count('kept')} clips in sync, {result.count('shifted')} off by a few frames, "
-        f"{result.count('dropped')} not clear to the judge",
+        counts["kept"] >= 0.5 * len(result.verdicts),
+        f"{counts['kept']} clips in sync, {counts['shifted']} off by a few frames, "
+        f"{counts['dropped']} not clear to the judge",
         "The trainer's own filter will sort them out; but if most are unclear, look at some: "
         "voice-over, dubbing, wrong faces, turned heads?",
     )
@@ -224,14 +224,12 @@ def _overfit(store: ClipStore, device: torch.device, found: Diagnosis, seed: int
         net = Discriminator(store.spec).to(device).train()
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3)
     precision = choose_precision("auto", device)
-    false = false_pairs(batch.alike.to(device))
     part = 1.0
     for _ in tqdm(range(OVERFIT_STEPS), desc="overfit one batch", disable=None):
-        with autocast(device, precision):
-            v = net.embed_frames(batch.frames.to(device).float() / 255)
-            a = net.embed_mel(batch.mel.to(device), batch.starts.to(device))
-        loss, chance = contrast(v, a, false, net.scale)
-        part = float(loss.detach()) / chance if chance else 1.0
+        loss, row = stage_loss(
+            net, batch, StageSettings(), margin=None, precision=precision, ranks=Ranks()
+        )
+        part = row["loss"] / row["chance"] if row["chance"] else 1.0
         if part < OVERFIT_GOAL:
             break
         optimiser.zero_grad(set_to_none=True)

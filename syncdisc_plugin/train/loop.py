@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.filter import judge_clips, second_dataset
+from syncdisc_plugin.data.embed import embed_clips
+from syncdisc_plugin.data.filter import judge_store, second_dataset
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, split_store
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
@@ -155,8 +155,8 @@ class Trainer:
         if p.step:
             load_state(self.run, net, average, optimiser)
         sampler = self._sampler(self._items(stage))
-        if sampler.skipped and ranks.first:
-            tqdm.write(f"stage {stage}: {sampler.skipped} clips are shorter than chunk_frames")
+        if sampler.skipped:
+            self._say(f"stage {stage}: {sampler.skipped} clips are shorter than chunk_frames")
         if p.step == 0:
             self._log("data", stage, clips=len(sampler.items), too_short=sampler.skipped)
             p.steps = self._replan(stage)
@@ -185,7 +185,7 @@ class Trainer:
                     p, ended = self._measure(stage, average)
                     if ended:
                         self._log("stage", stage, verdict=ended)
-                        bar.write(f"stage {stage}: {ended}")
+                        self._say(f"stage {stage}: {ended}")
                         p.steps = p.step  # saved with the state: a resumed run ends here too
                     elif p.step < p.steps:
                         bar.total = p.steps = self._replan(stage)
@@ -237,7 +237,7 @@ class Trainer:
         """The measuring itself, in the first process."""
         p, how = self.progress, self.s.stage(stage)
         p.measured_at = p.step
-        clips = self._embed(average, self.probe)
+        clips = list(embed_clips(average, self.store, self.probe, self.precision, self.lag))
         pairs = metrics.far_pairs(clips)
         gap = float(pairs.true.mean() - pairs.false.mean())
         pm = metrics.pm_accuracy(clips, (5, 15))
@@ -266,9 +266,6 @@ class Trainer:
         self._log("measure", stage, seconds=round(self._seconds(), 2), **values)
         return verdict
 
-    def _embed(self, net: Discriminator, clips: list[Clip]) -> list[Embedded]:
-        return list(embed_clips(net, self.store, clips, self.precision, self.lag))
-
     def _finish_untrained(self, net: Discriminator) -> None:
         """What a net that has learnt nothing scores: the report's first picture."""
         untrained = copy.deepcopy(net)
@@ -296,14 +293,19 @@ class Trainer:
         """
         if (self.run / f"{FILTERS[stage]}.jsonl").exists():
             return
-        net = weights.load(self.run / f"stage{stage - 1}.safetensors", self.device)
-        bar = tqdm(self.split.train, desc=FILTERS[stage], unit="clip", disable=None)
-        embedded = list(embed_clips(net, self.store, bar, self.precision, self.lag))
-        result = judge_clips(embedded, self.s.filter, self.s.seed)
+        result = judge_store(
+            weights.load(self.run / f"stage{stage - 1}.safetensors", self.device),
+            self.store,
+            self.split.train,
+            self.s.filter,
+            seed=self.s.seed,
+            precision=self.precision,
+            lag=self.lag,
+            title=FILTERS[stage],
+        )
         write_verdicts(self.run, result, FILTERS[stage])
-        counts = {name: result.count(name) for name in ("kept", "shifted", "dropped")}
-        tqdm.write(f"{FILTERS[stage]}: {counts} of {len(result.verdicts)} clips")
-        self._log("filter", stage - 1, **counts)
+        self._say(f"{FILTERS[stage]}: {result.counts} of {len(result.verdicts)} clips")
+        self._log("filter", stage - 1, **result.counts)
 
     def _sampler(self, items: list[Item]) -> Sampler:
         s = self.s
@@ -318,18 +320,19 @@ class Trainer:
 
     def _items(self, stage: int) -> list[Item]:
         """The first dataset for stage 1, what the filter left of it for the others."""
+        everything = [Item(clip, self.lag) for clip in self.split.train]
         if stage == 1:
-            return [Item(clip, self.lag) for clip in self.split.train]
+            return everything
         items = second_dataset(
             self.split.train, read_rows(self.run / f"{FILTERS[stage]}.jsonl"), self.lag
         )
         left = sum(i.clip.n_frames for i in items)
         if left < 0.1 * sum(c.n_frames for c in self.split.train):
-            tqdm.write(
+            self._say(
                 "filter: it left less than a tenth of the footage, so the first discriminator "
                 "cannot judge yet; all clips are used. Train longer, or look at the filter's rows."
             )
-            return [Item(clip, self.lag) for clip in self.split.train]
+            return everything
         return items
 
     # ------------------------------------------------------------------ state and budget
@@ -383,6 +386,11 @@ class Trainer:
         """Steps of this stage, now that it is known how long one takes."""
         shares = [self.s.stage(k).share for k in range(1, self.s.last_stage + 1)]
         return self.ranks.agree(plan_steps(self.progress, stage, shares, self.s, self._seconds()))
+
+    def _say(self, words: str) -> None:
+        """A line beside the progress bar, from the first process."""
+        if self.ranks.first:
+            tqdm.write(words)
 
     def _log(self, kind: str, stage: int, **values: Any) -> None:
         """A row of the log, from the first process."""

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.filter import FilterResult, judge_clips
+from syncdisc_plugin.data.filter import FilterResult, judge_store
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator, offset_curve
@@ -86,9 +85,7 @@ def write_heldout(run: Path, stage: int, heldout: Heldout) -> None:
 def write_verdicts(run: Path, result: FilterResult, name: str = "filter") -> None:
     """RUN/NAME.jsonl, a row per clip, and RUN/NAME.json, thresholds and impostors."""
     summary = {
-        "kept": result.count("kept"),
-        "shifted": result.count("shifted"),
-        "dropped": result.count("dropped"),
+        **result.counts,
         "keep_threshold": result.keep_threshold,
         "shift_threshold": result.shift_threshold,
         "least_confidence": result.least_confidence,
@@ -101,7 +98,12 @@ def write_verdicts(run: Path, result: FilterResult, name: str = "filter") -> Non
 
 
 def measure_lag(
-    run: Path, reference: str, store: ClipStore, clips: list[Clip], device: torch.device, how: str
+    run: Path,
+    reference: str,
+    store: ClipStore,
+    clips: list[Clip],
+    device: torch.device,
+    precision: str,
 ) -> int:
     """How early the audio of the whole set is, by weights that did not train on it.
 
@@ -111,9 +113,9 @@ def measure_lag(
     if not reference:
         return 0
     if not path.exists():
-        bar = tqdm(clips, desc=f"reference {reference}", unit="clip", disable=None)
         judge = weights.load(reference, device)
-        result = judge_clips(list(embed_clips(judge, store, bar, how)))
+        title = f"reference {reference}"
+        result = judge_store(judge, store, clips, precision=precision, title=title)
         sure = len(result.verdicts) - result.count("dropped")
         found = {"weights": reference, "lag_frames": result.common_lag, "clear_clips": sure}
         write_text(path, json.dumps(found, indent=1))
