@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 
 from syncdisc_plugin.nn.foreign import Wav2LipExpert
 
@@ -16,11 +17,22 @@ def test_the_wav2lip_expert_has_the_originals_weights() -> None:
     assert len(state) == 7 * 31  # 17 + 14 blocks of a convolution and its norm
 
 
-def test_its_embeddings_are_unit_and_non_negative() -> None:
+def test_its_windows_are_what_the_original_is_given() -> None:
+    """Frames stacked as t * 3 + c, in BGR; every window by itself; unit, not negative."""
+    torch.manual_seed(0)
     net = Wav2LipExpert().eval()
+    frames, mel = torch.rand(2, 7, 3, 48, 96), torch.randn(2, 80, 24)
+    starts = torch.tensor([0, 3, 6])
     with torch.no_grad():
-        a, v = net(torch.randn(2, 1, 80, 16), torch.rand(2, 15, 48, 96))
-    assert a.shape == v.shape == (2, 512)
-    for x in (a, v):
-        assert (x >= 0).all()
-        torch.testing.assert_close(x.norm(dim=1), torch.ones(2))
+        v, a = net.embed_frames(frames), net.embed_mel(mel, starts)
+        for i in range(3):
+            stacked = rearrange(frames[:, i : i + 5].flip(2), "b t c h w -> b (t c) h w")
+            sound = mel[:, None, :, 3 * i : 3 * i + 16]
+            for all_of_them, one in (
+                (v, net.encode_frames(stacked)),
+                (a, net.encode_mel(sound)),
+            ):
+                unit = torch.nn.functional.normalize(one, dim=1)
+                torch.testing.assert_close(all_of_them[:, i], unit, rtol=1e-3, atol=1e-4)
+    assert v.shape == a.shape == (2, 3, 512)
+    assert (v >= 0).all() and (a >= 0).all()

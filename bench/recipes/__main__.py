@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from field import embed, train_field
+from field import train_field
 from spoil import KINDS, Footage
 from table import CONTEXTS, write_table
 
@@ -36,6 +36,7 @@ from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator, offset_curve
 from syncdisc_plugin.nn.foreign import Wav2LipExpert
+from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.precision import choose_precision
 from syncdisc_plugin.train import StageSettings, TrainSettings, train
 
@@ -141,9 +142,7 @@ def _run(
     trained_on = [c for c in footage.clips if c.id not in dev]
     if arm in ("field", "field-loss"):
         torch.manual_seed(seed)
-        net: Wav2LipExpert | Discriminator = (
-            Wav2LipExpert() if arm == "field" else Discriminator(store.spec)
-        )
+        net: Judge = Wav2LipExpert() if arm == "field" else Discriminator(store.spec)
         trained, log = train_field(
             net,
             footage,
@@ -154,7 +153,10 @@ def _run(
             precision=precision,
             out=run.with_suffix(".safetensors"),
         )
-        figures = {n: _figures(embed(trained, store, sets[n], precision)) for n in ("test", "wild")}
+        figures = {
+            n: _figures(list(embed_clips(trained, store, sets[n], precision)))
+            for n in ("test", "wild")
+        }
         return [{"arm": arm, **log, **figures}]
     settings = TrainSettings(
         minutes=args.minutes,

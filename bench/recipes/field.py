@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from safetensors.torch import save_file
 from tqdm import tqdm
 
 from syncdisc_plugin.data.augment import cut_input
-from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
-from syncdisc_plugin.nn.foreign import Wav2LipExpert
+from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.precision import autocast
 from syncdisc_plugin.timing import mel_start
 
@@ -32,7 +31,7 @@ BATCH, RATE, MEASURES = 64, 1e-4, 8
 
 
 def train_field(
-    net: Wav2LipExpert | Discriminator,
+    net: Judge,
     store: ClipStore,
     train: Sequence[Clip],
     dev: Sequence[Clip],
@@ -41,7 +40,7 @@ def train_field(
     seed: int,
     precision: str,
     out: Path,
-) -> tuple[torch.nn.Module, dict]:
+) -> tuple[Judge, dict]:
     """Train for so many minutes, measuring included; the best weights on `dev`, and its log."""
     net.train()
     optimiser = torch.optim.Adam(net.parameters(), lr=RATE)
@@ -108,53 +107,14 @@ def _batch(
     return x, torch.from_numpy(np.stack(mels)).transpose(1, 2), torch.from_numpy(same)
 
 
-def _similarity(
-    net: Wav2LipExpert | Discriminator, frames: torch.Tensor, mel: torch.Tensor
-) -> torch.Tensor:
+def _similarity(net: Judge, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
     """In [0, 1] for both nets: the expert's embeddings are non-negative, ours are not."""
-    if isinstance(net, Discriminator):
-        return (1 + net(frames, mel)) / 2
-    a, v = net(mel[:, None], as_channels(frames))
-    return (a * v).sum(1)
-
-
-def as_channels(frames: torch.Tensor) -> torch.Tensor:
-    """RGB frames (B, T, 3, h, w) as Wav2Lip stacks them: (B, T * 3, h, w) in BGR."""
-    return rearrange(frames.flip(2), "b t c h w -> b (t c) h w")
-
-
-@torch.no_grad()
-def embed(
-    net: Wav2LipExpert | Discriminator, store: ClipStore, clips: Sequence[Clip], precision: str
-) -> list[Embedded]:
-    """Every window of the clips through either net."""
-    if isinstance(net, Discriminator):
-        return list(embed_clips(net, store, clips, precision))
-    was_training, out = net.training, []
-    net.eval()
-    for clip in clips:
-        n, spec = store.windows(clip), store.spec
-        seen = torch.from_numpy(np.ascontiguousarray(cut_input(store.frames(clip), spec)))
-        seen = seen.permute(0, 3, 1, 2).float() / 255
-        heard = torch.from_numpy(np.ascontiguousarray(store.mel(clip).T))
-        v, a = [], []
-        for first in range(0, n, 64):
-            part = range(first, min(n, first + 64))
-            frames = torch.stack([seen[i : i + spec.window_frames] for i in part])
-            starts = [mel_start(i, spec) for i in part]
-            mel = torch.stack([heard[:, s : s + spec.window_mels] for s in starts])
-            with autocast(torch.device("cpu"), precision):
-                one, other = net(mel[:, None], as_channels(frames))
-            a.append(one.float())
-            v.append(other.float())
-        if n:
-            out.append(Embedded(clip, torch.cat(v), torch.cat(a)))
-    net.train(was_training)
-    return out
+    similarity = net(frames, mel)
+    return (1 + similarity) / 2 if isinstance(net, Discriminator) else similarity
 
 
 def _measure(
-    net: Wav2LipExpert | Discriminator, store: ClipStore, dev: Sequence[Clip], precision: str
+    net: Judge, store: ClipStore, dev: Sequence[Clip], precision: str
 ) -> tuple[float, float]:
-    embedded = embed(net, store, dev, precision)
+    embedded = list(embed_clips(net, store, dev, precision))
     return metrics.pair_accuracy(embedded), metrics.pm_accuracy(embedded, (15,))["15"]

@@ -10,7 +10,7 @@ import torch
 
 from syncdisc_plugin.data.augment import cut_input
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.precision import autocast
 from syncdisc_plugin.timing import mel_start
 
@@ -19,7 +19,7 @@ PIECE = 256  # frames encoded at once
 
 @dataclass(frozen=True)
 class Embedded:
-    """A clip as the discriminator sees it."""
+    """A clip as a net sees it."""
 
     clip: Clip
     """The clip."""
@@ -40,13 +40,13 @@ class Embedded:
         return self.v @ self.a.T
 
 
-def device_of(net: Discriminator) -> torch.device:
+def device_of(net: Judge) -> torch.device:
     """Where the net's parameters are."""
     return next(net.parameters()).device
 
 
 @torch.no_grad()
-def embed_frames(net: Discriminator, frames: np.ndarray, precision: str = "fp32") -> torch.Tensor:
+def embed_frames(net: Judge, frames: np.ndarray, precision: str = "fp32") -> torch.Tensor:
     """Stored crops (F, S, S, 3) uint8 -> (F - T + 1, D) on the CPU; for a net in eval mode."""
     device, overlap = device_of(net), net.spec.window_frames - 1
     out = []
@@ -59,7 +59,7 @@ def embed_frames(net: Discriminator, frames: np.ndarray, precision: str = "fp32"
 
 
 @torch.no_grad()
-def embed_mel(net: Discriminator, mel: np.ndarray, n: int, precision: str = "fp32") -> torch.Tensor:
+def embed_mel(net: Judge, mel: np.ndarray, n: int, precision: str = "fp32") -> torch.Tensor:
     """Mel (L, M) -> (n, D): the audio windows that begin with video frames 0..n-1."""
     device = device_of(net)
     x = torch.from_numpy(np.ascontiguousarray(mel.T)).to(device)[None]
@@ -69,7 +69,7 @@ def embed_mel(net: Discriminator, mel: np.ndarray, n: int, precision: str = "fp3
 
 
 def embed_clips(
-    net: Discriminator,
+    net: Judge,
     store: ClipStore,
     clips: Iterable[Clip],
     precision: str = "fp32",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from syncdisc_plugin.nn.blocks import unit
+from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.towers import AudioTower, FaceTower
 from syncdisc_plugin.spec import ClipSpec
 
@@ -26,11 +27,10 @@ class Architecture:
     """Share of features dropped before the windows are joined, in training only."""
 
 
-class Discriminator(nn.Module):
+class Discriminator(Judge):
     """Judges whether lips and speech belong together, window by window.
 
-    similarity = cosine of the two unit embeddings, in [-1, 1].
-    probability = sigmoid(scale * similarity + bias); scale and bias are learnt in stage 3.
+    Scale and bias of the logit are learnt in stage 3.
     """
 
     def __init__(self, spec: ClipSpec | None = None, arch: Architecture | None = None) -> None:
@@ -54,19 +54,11 @@ class Discriminator(nn.Module):
         return self.log_scale.clamp(max=4.1).exp()
 
     def embed_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        """frames (B, F, 3, h, w) RGB in [0, 1] -> unit embeddings (B, F - T + 1, D), fp32."""
+        """As in `Judge`; any h and w that the tower's strides leave something of."""
         return unit(self.face(frames))
 
     def embed_mel(self, mel: torch.Tensor, starts: torch.Tensor | None = None) -> torch.Tensor:
-        """Mel -> unit embeddings of the windows that begin at `starts`.
-
-        Args:
-            mel: (B, M, L) in [-4, 4].
-            starts: (N,) or (B, N) mel frames at which windows begin; all L - 15 when None.
-
-        Returns:
-            (B, N, D), fp32.
-        """
+        """As in `Judge`: all L - 15 windows when starts is None."""
         dense = self.audio(mel)
         if starts is not None:
             index = starts.expand(dense.shape[0], -1)[..., None].expand(-1, -1, dense.shape[-1])
@@ -74,11 +66,5 @@ class Discriminator(nn.Module):
         return unit(dense)
 
     def logit(self, similarity: torch.Tensor) -> torch.Tensor:
-        """Calibrated logit of a similarity."""
+        """Calibrated logit of a similarity: scale * similarity + bias."""
         return self.scale * similarity + self.bias
-
-    def forward(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        """Similarity of single windows: frames (B, T, 3, h, w), mel (B, M, 16) -> (B,)."""
-        v = self.embed_frames(frames)
-        a = self.embed_mel(mel)
-        return (v * a).sum(-1)[:, 0]

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from syncdisc_plugin.nn.foreign.expert import ForeignExpert
+from syncdisc_plugin.spec import ClipSpec
+
 # (in, out, kernel, stride, padding, how many residual layers of that width follow)
 FACE = (
     (15, 32, 7, 1, 3, 0),
@@ -63,27 +66,24 @@ def _tower(table: tuple) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Wav2LipExpert(nn.Module):
+class Wav2LipExpert(ForeignExpert):
     """Wav2Lip's `SyncNet_color`: both embeddings are non-negative, so their cosine is in [0, 1].
 
     Source: Rudrabha/Wav2Lip, `models/syncnet.py` (Prajwal et al., 2020).
     """
 
+    color = "bgr"
+
     def __init__(self) -> None:
         super().__init__()
+        self.spec = ClipSpec()
         self.face_encoder = _tower(FACE)
         self.audio_encoder = _tower(AUDIO)
 
-    def forward(self, mel: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Wav2Lip's order of arguments and results.
+    def encode_frames(self, stacked: torch.Tensor) -> torch.Tensor:
+        """Lower halves (B, 15, 48, 96), BGR in [0, 1] -> (B, 512), not negative."""
+        return self.face_encoder(stacked).flatten(1)
 
-        Args:
-            mel: (B, 1, 80, 16) in [-4, 4].
-            frames: (B, 15, 48, 96), lower half of the face, BGR in [0, 1]; channel t * 3 + c.
-
-        Returns:
-            audio (B, 512) and video (B, 512), each of length 1.
-        """
-        a = self.audio_encoder(mel).flatten(1)
-        v = self.face_encoder(frames).flatten(1)
-        return F.normalize(a, dim=1), F.normalize(v, dim=1)
+    def encode_mel(self, mel: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 80, 16) in [-4, 4] -> (B, 512), not negative."""
+        return self.audio_encoder(mel).flatten(1)
