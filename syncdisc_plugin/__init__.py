@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from syncdisc_plugin.nn import Discriminator
     from syncdisc_plugin.spec import ClipSpec, MelSpec
     from syncdisc_plugin.sync_loss import SyncLoss
+    from syncdisc_plugin.weighting import SyncWeight
     from syncdisc_plugin.weights import available, load
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Discriminator",
     "MelSpec",
     "SyncLoss",
+    "SyncWeight",
     "__version__",
     "available",
     "load",
@@ -34,6 +36,7 @@ _HOMES = {
     "Discriminator": "nn",
     "MelSpec": "spec",
     "SyncLoss": "sync_loss",
+    "SyncWeight": "weighting",
     "available": "weights",
     "load": "weights",
     "log_mel": "mel",

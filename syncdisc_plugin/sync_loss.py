@@ -1,23 +1,47 @@
-"""SyncLoss: the third discriminator, frozen, as a generator's sync loss."""
+"""SyncLoss: a discriminator, frozen, as a generator's sync loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from syncdisc_plugin import weights as checkpoints
-from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.check import SyncCheck, check
+from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat
+from syncdisc_plugin.hosts import host
+from syncdisc_plugin.nn.frozen import freeze
+from syncdisc_plugin.nn.judge import Judge
+from syncdisc_plugin.sound import (
+    check_mel_values,
+    check_waveform_values,
+    mel_windows,
+    waveform_windows,
+)
+from syncdisc_plugin.spec import ClipSpec
 
-VALUE_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0)}
+# Items are judged a few at a time, since each one's gradient is taken at once: the memory of a
+# call does not grow with the batch. Windows that fit into a processor's cache are faster, too.
+WINDOWS_AT_ONCE = {"cpu": 8, "other": 256}
 REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": torch.mean,
     "sum": torch.sum,
     "none": lambda x: x,
+}
+# (B, N) -> (B,): one number of an item's windows.
+WINDOWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda x: x.mean(1),
+    "worst": lambda x: x.topk(-(-x.shape[1] // 4), dim=1).values.mean(1),
+}
+# From the judge and a similarity: what is to be small.
+KINDS: dict[str, Callable[[Judge, torch.Tensor], torch.Tensor]] = {
+    "probability": lambda net, s: F.softplus(-net.logit(s)),
+    "similarity": lambda net, s: 1 - s,
 }
 
 
@@ -33,16 +57,28 @@ class SyncLoss(nn.Module):
     the gradient at the frames is kept.
 
     Args:
-        weights: a shipped name, or the path of a checkpoint that the trainer wrote.
+        weights: a shipped name, the path of a checkpoint that the trainer wrote, or another
+            project's expert: Wav2Lip's lipsync_expert.pth, wav2lip_288's 384 variant, LatentSync's
+            stable_syncnet.pt.
+        layout: how the frames' axes lie, as an einops pattern: "b c t h w", "b t c h w",
+            "b (t c) h w", "b (c t) h w", "(b t) c h w" or "(t b) c h w". None: told by the shape.
+        n_frames: T, consecutive frames of one item; needed for flattened frames.
         value_range: of the frames: "0..1", "-1..1" or "0..255".
         color: channel order of the frames, "rgb" or "bgr" (what cv2 reads, as in Wav2Lip).
+        region: "face" (whole faces; the lower half is taken), "lower" (cut already), or
+            (top, bottom, left, right): where the face detector's box lies in the frame, in ratios.
+        fps: of the host's video; frames are picked at 25 fps.
+        windows: of an item with more frames than a window: "mean" over its windows, or "worst":
+            the mean over the worst quarter.
+        kind: "probability" (-log probability) or "similarity" (1 - cosine).
         reduction: "mean", "sum" or "none" over the batch.
         weight: what to multiply the loss with beside an L1 of weight 1; not applied here.
+            `SyncWeight` finds it from the gradients.
         max_gradient: largest norm of d loss / d frames of one sample, frames in [0, 1].
 
     Raises:
-        WeightsError: the checkpoint is missing or not one of ours.
-        ValueError: an unknown word for value_range, color or reduction.
+        WeightsError: the checkpoint is missing, damaged, or of an unknown architecture.
+        ValueError: an unknown word.
 
     Example:
         >>> sync = SyncLoss()
@@ -54,127 +90,210 @@ class SyncLoss(nn.Module):
         self,
         weights: str | Path = "base",
         *,
+        layout: str | None = None,
+        n_frames: int | None = None,
         value_range: str = "0..1",
         color: str = "rgb",
+        region: str | Box = "face",
+        fps: float = 25.0,
+        windows: str = "mean",
+        kind: str = "probability",
         reduction: str = "mean",
         weight: float = 0.03,
         max_gradient: float = 10.0,
     ) -> None:
         super().__init__()
-        _one_of("value_range", value_range, VALUE_RANGES)
-        _one_of("color", color, ("rgb", "bgr"))
+        self.format = FrameFormat(layout, n_frames, value_range, color, region, fps)
+        _one_of("windows", windows, WINDOWS)
+        _one_of("kind", kind, KINDS)
         _one_of("reduction", reduction, REDUCTIONS)
-        net = checkpoints.load(weights).requires_grad_(False)
+        if not max_gradient > 0:
+            raise ValueError(
+                f"max_gradient: expected a positive norm, got {max_gradient!r}. "
+                "To switch the loss off, multiply it by 0."
+            )
         # In a tuple, so that nn.Module does not register it.
-        self._judge = (net,)
-        self.value_range, self.color, self.reduction = value_range, color, reduction
+        self._judge = (freeze(checkpoints.load_judge(weights)),)
+        self.windows, self.kind, self.reduction = windows, kind, reduction
         self.weight, self.max_gradient = weight, max_gradient
         self._checked = False
 
-    @property
-    def net(self) -> Discriminator:
-        """The frozen discriminator."""
-        return self._judge[0]
-
-    def forward(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        """Sync loss of generated windows; lower is better in sync.
+    @classmethod
+    def for_host(cls, name: str, weights: str | Path = "base", **changes: Any) -> SyncLoss:
+        """SyncLoss with the preset of a known generator (`hosts.HOSTS`).
 
         Args:
-            frames: (B, 3, T=5, H, W) whole faces in `value_range` and `color`, any H and W.
-            mel: (B, 1, 80, 16) or (B, 80, 16) Wav2Lip mel in [-4, 4] that starts with the first
-                frame.
+            name: "wav2lip", "wav2lip_288", "latentsync", "musetalk", "dinet", "diff2lip",
+                "ip_lap", "talklip", "video_retalking" or "ultralight".
+            weights: as in `SyncLoss`.
+            **changes: any argument of `SyncLoss` that is to differ from the preset.
+
+        Raises:
+            ValueError: an unknown host.
+        """
+        return cls(weights, **{**vars(host(name).frames), **changes})
+
+    @property
+    def net(self) -> Judge:
+        """The frozen discriminator, its batch norms folded into the convolutions."""
+        return self._judge[0]
+
+    @property
+    def spec(self) -> ClipSpec:
+        """What the weights were trained on."""
+        return self.net.spec
+
+    def forward(
+        self,
+        frames: torch.Tensor,
+        mel: torch.Tensor | None = None,
+        *,
+        waveform: torch.Tensor | None = None,
+        start: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Sync loss of generated frames; lower is better in sync.
+
+        Args:
+            frames: T >= 5 consecutive faces per item in the format that was named, any H and W,
+                any floating dtype. More than 5 frames are judged window by window.
+            mel: (B, 1, 80, L) or (B, 80, L), Wav2Lip's mel in [-4, 4] that starts with the first
+                frame; L is 16 for T = 5, 52 for 16, 80 for 25.
+            waveform: in place of a mel: (B, S), or (S,) for all items, mono at 16 kHz in [-1, 1].
+            start: with a waveform: (B,) index of each item's first frame in its video.
 
         Returns:
             fp32 scalar, or (B,) for reduction "none". The gradient flows to the frames.
+
+        Raises:
+            TypeError, ValueError: whatever does not fit, with what was expected and the fix.
         """
-        with torch.autocast(frames.device.type, enabled=False):
+        with torch.autocast(_device_type(frames), enabled=False):
+            x, mel, starts = self._read(frames, mel, waveform, start)
             if not (torch.is_grad_enabled() and frames.requires_grad):
-                return REDUCTIONS[self.reduction](F.softplus(-self._logit(frames.detach(), mel)))
-            low, high = VALUE_RANGES[self.value_range]
-            loss = _Judged.apply(
-                frames.float(), lambda x: self._logit(x, mel), self.max_gradient / (high - low)
-            )
+                loss = self._in_pieces(x, mel, starts, self._loss)
+            else:
+                low, high = VALUE_RANGES[self.format.value_range]
+                loss = _Judged.apply(x.float(), mel, starts, self, self.max_gradient / (high - low))
         return REDUCTIONS[self.reduction](loss)
 
-    def _logit(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        return self.net.logit(self.net(*self._prepare(frames, mel)))
+    @torch.no_grad()
+    def similarity(
+        self, frames: torch.Tensor, mel: torch.Tensor | None = None, **audio: Any
+    ) -> torch.Tensor:
+        """(B,) cosine similarity in [-1, 1], mean over windows; arguments as in `forward`."""
+        v, a = self.embed(frames, mel, **audio)
+        return (v * a).sum(-1).mean(1)
 
     @torch.no_grad()
-    def similarity(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        """(B,) cosine similarity in [-1, 1]; arguments as in `forward`."""
-        with torch.autocast(frames.device.type, enabled=False):
-            return self.net(*self._prepare(frames, mel))
+    def probability(
+        self, frames: torch.Tensor, mel: torch.Tensor | None = None, **audio: Any
+    ) -> torch.Tensor:
+        """(B,) calibrated probability that the pair is true, mean over windows.
+
+        Arguments as in `forward`.
+        """
+        v, a = self.embed(frames, mel, **audio)
+        return torch.sigmoid(self.net.logit((v * a).sum(-1))).mean(1)
 
     @torch.no_grad()
-    def probability(self, frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        """(B,) calibrated probability that the pair is true; arguments as in `forward`."""
-        return torch.sigmoid(self.net.logit(self.similarity(frames, mel)))
-
-    def _prepare(
-        self, frames: torch.Tensor, mel: torch.Tensor
+    def embed(
+        self,
+        frames: torch.Tensor,
+        mel: torch.Tensor | None = None,
+        *,
+        waveform: torch.Tensor | None = None,
+        start: torch.Tensor | int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The host's tensors -> (B, T, 3, h, w) RGB in [0, 1] and (B, M, 16), fp32."""
-        spec = self.net.spec
-        t, bins, length = spec.window_frames, spec.mel.n_mels, spec.window_mels
-        if frames.ndim != 5 or frames.shape[1] != 3 or frames.shape[2] != t:
-            hint = "Transpose axes 1 and 2" if frames.ndim == 5 else f"Collect {t} frames per item"
-            raise ValueError(
-                f"frames: expected (B, 3, {t}, H, W), got {tuple(frames.shape)}. {hint}."
-            )
-        if mel.ndim == 4 and mel.shape[1] == 1:
-            mel = mel[:, 0]
-        if mel.shape != (frames.shape[0], bins, length):
-            hint = (
-                "Transpose the last two axes"
-                if mel.shape[-2:] == (length, bins)
-                else ("Cut the 16 mel frames from floor(80 * frame / fps) on")
-            )
-            raise ValueError(
-                f"mel: expected ({frames.shape[0]}, 1, {bins}, {length}), "
-                f"got {tuple(mel.shape)}. {hint}."
-            )
-        if spec.region == "lower" and frames.shape[-1] > 1.8 * frames.shape[-2]:
-            raise ValueError(
-                f"frames: expected whole faces, got {tuple(frames.shape[-2:])} rows and columns, "
-                "which look like lower halves. Pass the faces before they are cut."
-            )
-        low, high = VALUE_RANGES[self.value_range]
-        self._check_values(frames, mel, low, high)
-        if self.net.log_scale.device != frames.device:
-            self.net.to(frames.device)  # no parameter tells a host that this must be moved
-        x = (frames.float() - low) / (high - low)
-        if self.color == "bgr":
-            x = x.flip(1)
-        x = x.transpose(1, 2)
-        if spec.region == "lower":
-            x = x[..., x.shape[-2] // 2 :, :]
-        if tuple(x.shape[-2:]) != spec.input_hw:
-            flat = F.interpolate(
-                x.flatten(0, 1), spec.input_hw, mode="bilinear", antialias=True, align_corners=False
-            )
-            x = flat.unflatten(0, x.shape[:2])
-        return x, mel.detach().to(x)
+        """Unit embeddings (B, N, D) of the video windows and of their audio, fp32."""
+        with torch.autocast(_device_type(frames), enabled=False):
+            x, mel, starts = self._read(frames, mel, waveform, start)
+            return self._in_pieces(x, mel, starts, self._embed)
 
-    def _check_values(
-        self, frames: torch.Tensor, mel: torch.Tensor, low: float, high: float
-    ) -> None:
-        """Look at the values once: a wrong range is the commonest mistake, and a silent one."""
-        if self._checked:
-            return
-        least, most = (float(v) for v in frames.detach().float().aminmax())
-        slack = 0.1 * (high - low)
-        if least < low - slack or most > high + slack:
+    def check(self, batches: Iterable[Any], most_items: int = 256) -> SyncCheck:
+        """Do the host's crops, colours and alignment suit the weights? Real batches tell.
+
+        Args:
+            batches: of real footage, as the host's loader gives it: (frames, mel) pairs, or
+                mappings of `forward`'s arguments (frames, mel, waveform, start). Items of a batch
+                should come from different videos.
+            most_items: stop after so many.
+
+        Returns:
+            Figures, and `advice` in one line; print it.
+
+        Example:
+            >>> print(sync.check((gt, mel) for _, _, mel, gt in loader))  # doctest: +SKIP
+        """
+        return check(self.net, self.format, batches, most_items)
+
+    def _read(
+        self,
+        frames: torch.Tensor,
+        mel: torch.Tensor | None,
+        waveform: torch.Tensor | None,
+        start: torch.Tensor | int | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Split frames (B, T, 3, H, W) as the host has them, mel (B, M, L), starts (B, N)."""
+        if (mel is None) == (waveform is None):
             raise ValueError(
-                f"frames: expected values in {self.value_range}, got {least:.3g}..{most:.3g}. "
-                f"Name the range: SyncLoss(value_range=...), one of {sorted(VALUE_RANGES)}."
+                "mel: expected either a mel or a waveform, got "
+                f"{'neither' if mel is None else 'both'}. Call sync(frames, mel), or "
+                "sync(frames, waveform=samples, start=first_frame)."
             )
-        most_mel, limit = float(mel.detach().abs().max()), self.net.spec.mel.max_abs
-        if most_mel > 1.1 * limit:
+        x, spec = self.format.split(frames), self.spec
+        n = self.format.windows(x, spec)
+        audio = mel if mel is not None else waveform
+        if isinstance(audio, torch.Tensor) and audio.device != frames.device:
             raise ValueError(
-                f"mel: expected values in [-{limit:g}, {limit:g}], got up to {most_mel:.3g}. "
-                "Pass Wav2Lip's normalised mel; syncdisc_plugin.log_mel makes it from a waveform."
+                f"{'mel' if waveform is None else 'waveform'}: expected on {frames.device} like "
+                f"the frames, got {audio.device}. Move it there with .to(frames.device)."
             )
-        self._checked = True
+        if waveform is None:
+            heard, starts = mel_windows(mel, len(x), n, spec)  # type: ignore[arg-type]
+        else:
+            heard, starts = waveform_windows(waveform, start, self.format.fps, len(x), n, spec)
+        if not self._checked:  # once: on a GPU, looking at values makes it wait
+            self.format.check_values(frames)
+            if waveform is None:
+                check_mel_values(heard, spec)
+            else:
+                check_waveform_values(waveform)
+            self._checked = True
+        # No parameter tells a host that the judge must be moved.
+        if next(self.net.parameters()).device != frames.device:
+            self.net.to(frames.device)
+        return x, heard.float(), starts.expand(len(x), -1)
+
+    def _embed(
+        self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        v = self.net.embed_frames(self.format.read(x, self.spec))
+        with torch.no_grad():
+            a = self.net.embed_mel(mel, starts)
+        return v, a
+
+    def _loss(self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """(B,) of split frames."""
+        v, a = self._embed(x, mel, starts)
+        return WINDOWS[self.windows](KINDS[self.kind](self.net, (v * a).sum(-1)))
+
+    def _in_pieces(
+        self,
+        x: torch.Tensor,
+        mel: torch.Tensor,
+        starts: torch.Tensor,
+        judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any],
+    ) -> Any:
+        """`judge` of a few items at a time, joined along the batch."""
+        windows = WINDOWS_AT_ONCE.get(x.device.type, WINDOWS_AT_ONCE["other"])
+        items = max(1, windows // starts.shape[1])
+        parts = [
+            judge(*part)
+            for part in zip(x.split(items), mel.split(items), starts.split(items), strict=True)
+        ]
+        if isinstance(parts[0], tuple):
+            return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return torch.cat(parts)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SyncLoss:
         """`.to(device)` and `.cuda()` move the judge; `.half()` and the like leave it in fp32."""
@@ -184,7 +303,7 @@ class SyncLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
-        return f"value_range={self.value_range!r}, color={self.color!r}, weight={self.weight}"
+        return f"{self.format}, windows={self.windows!r}, kind={self.kind!r}, weight={self.weight}"
 
 
 class _Judged(torch.autograd.Function):
@@ -196,23 +315,38 @@ class _Judged(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, frames: torch.Tensor, logit: Callable[[torch.Tensor], torch.Tensor], bound: float
+        ctx: Any,
+        frames: torch.Tensor,
+        mel: torch.Tensor,
+        starts: torch.Tensor,
+        sync: SyncLoss,
+        bound: float,
     ) -> torch.Tensor:
-        with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-            x = frames.detach().requires_grad_(ctx.needs_input_grad[0])
-            loss = F.softplus(-logit(x))
-            if ctx.needs_input_grad[0]:
+        def judged(
+            x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            x = x.detach().requires_grad_()
+            with torch.enable_grad():
+                loss = sync._loss(x, mel, starts)
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
-                gradient = torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
-                norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
-                shrink = (bound / norm).clamp(max=1.0)
-                ctx.save_for_backward(gradient * shrink[:, None, None, None, None])
-        return loss.detach()
+            gradient = torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
+            norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None, None]
+            return loss.detach(), gradient * (bound / norm).clamp(max=1.0)
+
+        loss, gradient = sync._in_pieces(frames, mel, starts, judged)
+        ctx.save_for_backward(gradient)
+        return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0][:, None, None, None, None], None, None
+        return gradient * grad_outputs[0][:, None, None, None, None], None, None, None, None
+
+
+def _device_type(frames: torch.Tensor) -> str:
+    """For autocast; what is no tensor is refused later, with a message."""
+    return frames.device.type if isinstance(frames, torch.Tensor) else "cpu"
 
 
 def _one_of(name: str, value: str, choices: Any) -> None:

@@ -1,4 +1,7 @@
-"""Checkpoints: safetensors that explain themselves. Nothing here unpickles anything."""
+"""Checkpoints: safetensors that explain themselves. Nothing here unpickles anything.
+
+Other people's checkpoints, which are pickles, are read by `nn.foreign.read` alone.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from safetensors.torch import save_file
 
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.errors import WeightsError
-from syncdisc_plugin.nn import Architecture, Discriminator
+from syncdisc_plugin.nn import Architecture, Discriminator, foreign
+from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.spec import ClipSpec
 
 FORMAT = "syncdisc-discriminator-1"
@@ -69,6 +73,20 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
     return net.to(device).eval()
 
 
+def load_judge(ref: str | Path = "base", device: str | torch.device = "cpu") -> Judge:
+    """Load a net that can judge sync, in eval mode: ours, or another project's expert.
+
+    Args:
+        ref: as in `load`, or the path of a checkpoint that `nn.foreign.read` knows.
+        device: where to put it.
+
+    Raises:
+        WeightsError: as `load` and `nn.foreign.read` raise it.
+    """
+    path = resolve(ref)
+    return load(path, device) if _is_ours(path) else foreign.read(path).to(device)
+
+
 def read_about(ref: str | Path) -> dict[str, Any]:
     """What a checkpoint says of itself: spec, architecture, and what `save` was told."""
     path = resolve(ref)
@@ -78,12 +96,14 @@ def read_about(ref: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"weights {path}: not a safetensors file ({error}). "
-            "Pickled checkpoints (.pth, .pt) are not loaded."
+            "Pickled checkpoints (.pth, .pt) are not loaded here; SyncLoss reads those of the "
+            "experts that it knows."
         ) from error
     if metadata.get("format") != FORMAT:
         raise WeightsError(
             f"weights {path}: expected format {FORMAT!r}, got {metadata.get('format')!r}. "
-            "Give a stage3.safetensors that `syncdisc train` wrote."
+            "Give a stage3.safetensors that `syncdisc train` wrote; other people's experts "
+            "are read by SyncLoss only."
         )
     try:
         return {
@@ -111,6 +131,15 @@ def resolve(ref: str | Path) -> Path:
         f"weights {ref!r}: no such file, and no shipped weights of that name. "
         f"Shipped: {sorted(shipped) or 'none'}; or give the path of a stage3.safetensors."
     )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the file is, or says it is, a checkpoint of this package, of whatever version."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format", "").startswith("syncdisc-")
+    except (SafetensorError, OSError):
+        return False
 
 
 def _shipped() -> Path | None:

@@ -6,12 +6,16 @@ lipsync_expert.pth loads into it. 16,435,072 parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from syncdisc_plugin.nn.foreign.expert import ForeignExpert
 from syncdisc_plugin.spec import ClipSpec
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 # (in, out, kernel, stride, padding, how many residual layers of that width follow)
 FACE = (
@@ -35,7 +39,7 @@ AUDIO = (
 
 
 class Block(nn.Module):
-    """Convolution, batch norm, optional skip, ReLU."""
+    """Convolution, batch norm, optional skip, activation."""
 
     def __init__(
         self,
@@ -45,25 +49,29 @@ class Block(nn.Module):
         stride: int | tuple[int, int],
         padding: int,
         residual: bool = False,
+        activation: Activation = F.relu,
     ) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.Conv2d(c_in, c_out, kernel, stride, padding), nn.BatchNorm2d(c_out)
         )
         self.residual = residual
+        self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
         out = self.conv_block(x)
-        return F.relu(out + x if self.residual else out)
+        return self.activation(out + x if self.residual else out)
 
 
-def _tower(table: tuple) -> nn.Sequential:
-    layers: list[nn.Module] = []
+def blocks(table: tuple[tuple, ...], activation: Activation = F.relu) -> list[Block]:
+    """The layers of a table such as FACE, in the original's order, which numbers its keys."""
+    layers: list[Block] = []
     for c_in, c_out, kernel, stride, padding, residuals in table:
-        layers.append(Block(c_in, c_out, kernel, stride, padding))
-        layers += [Block(c_out, c_out, 3, 1, 1, residual=True) for _ in range(residuals)]
-    return nn.Sequential(*layers)
+        layers.append(Block(c_in, c_out, kernel, stride, padding, activation=activation))
+        for _ in range(residuals):
+            layers.append(Block(c_out, c_out, 3, 1, 1, residual=True, activation=activation))
+    return layers
 
 
 class Wav2LipExpert(ForeignExpert):
@@ -77,8 +85,8 @@ class Wav2LipExpert(ForeignExpert):
     def __init__(self) -> None:
         super().__init__()
         self.spec = ClipSpec()
-        self.face_encoder = _tower(FACE)
-        self.audio_encoder = _tower(AUDIO)
+        self.face_encoder = nn.Sequential(*blocks(FACE))
+        self.audio_encoder = nn.Sequential(*blocks(AUDIO))
 
     def encode_frames(self, stacked: torch.Tensor) -> torch.Tensor:
         """Lower halves (B, 15, 48, 96), BGR in [0, 1] -> (B, 512), not negative."""

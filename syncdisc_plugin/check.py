@@ -1,0 +1,291 @@
+"""Does the judge suit a host's crops, colours and alignment? Real pairs against false ones.
+
+A mismatched expert is what ruins runs: it gives a loss, a gradient, and no sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat
+from syncdisc_plugin.nn.curve import similarity_by_offset
+from syncdisc_plugin.nn.judge import Judge
+from syncdisc_plugin.sound import mel_windows, waveform_windows
+from syncdisc_plugin.spec import ClipSpec
+
+SUITS, DOUBTFUL = 0.75, 0.6  # share of true pairs above false ones
+GAIN = 0.04  # least relative gain of the gap that is worth an advice
+BORDER = 0.125  # of the box, added or cut off on each side, when other crops are tried
+MAX_OFFSET = 15  # frames
+
+
+@dataclass(frozen=True)
+class SyncCheck:
+    """What real batches of a host say about the weights."""
+
+    items: int
+    """Items looked at."""
+    accuracy: float
+    """Share of (true, false) pairs that the judge ranks rightly; 0.5 is chance. False: the same
+    faces with the audio of the batch's other items."""
+    error: float
+    """Standard error of `accuracy`, over items."""
+    probability_true: float
+    """Mean calibrated probability of the true pairs."""
+    probability_false: float
+    """Mean calibrated probability of the false pairs."""
+    loss_true: float
+    """Mean -log probability of the true pairs: what a generator can hope to reach."""
+    offset_frames: int | None
+    """How early the audio is, if it is clearly off; None where items are too short to tell."""
+    gains: dict[str, float]
+    """By how much the gap between the similarities of true and false pairs grows, relatively, if
+    the same batches are read in another way."""
+    advice: str
+    """What to do, in one line; empty if nothing."""
+
+    @property
+    def ok(self) -> bool:
+        """True if the judge suits the host as it is called."""
+        return self.accuracy >= SUITS and not self.advice
+
+    def __str__(self) -> str:
+        """One line to print."""
+        head = (
+            f"sync.check: {self.items} real pairs beat other audio in {self.accuracy:.0%} "
+            f"(± {self.error:.0%}; chance 50%), probability {self.probability_true:.2f} against "
+            f"{self.probability_false:.2f}, loss {self.loss_true:.2f}"
+        )
+        return f"{head}. {self.advice or 'The weights suit these batches.'}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a host's frames."""
+
+    advice: str
+    """What to tell the host if it is better than the host's own; empty for that one."""
+    how: FrameFormat
+    padded: bool = False
+    """Whether the frames' edges are repeated first: a wider crop, as far as one can be made."""
+
+    def read(self, frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+        """A host's frames as the net would see them, (B, F, 3, h, w)."""
+        x = self.how.split(frames)
+        if self.padded:
+            rows, columns = (round(BORDER * s) for s in x.shape[-2:])
+            flat = x.flatten(0, 1).float()
+            flat = F.pad(flat, (columns, columns, rows, rows), mode="replicate")
+            x = flat.unflatten(0, x.shape[:2])
+        return self.how.read(x, spec)
+
+
+@torch.no_grad()
+def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int = 256) -> SyncCheck:
+    """Judge true and false pairs of real batches, read as `how` says and in other ways.
+
+    Args:
+        net: a judge in eval mode.
+        how: what the host says of its frames.
+        batches: (frames, mel) pairs, or mappings with frames and mel, or frames, waveform, start.
+        most_items: stop after so many.
+
+    Raises:
+        ValueError: no batch of at least two items, or a batch that does not fit `how`.
+    """
+    gaps: dict[str, list[np.ndarray]] = {}
+    ranks, true, false, curves, seen = [], [], [], [], 0
+    device = next(net.parameters()).device
+    for batch in batches:
+        given = {k: v.to(device) for k, v in _named(batch).items() if isinstance(v, torch.Tensor)}
+        frames = given["frames"]
+        x = how.split(frames)
+        if len(x) < 2:
+            continue
+        if not seen:
+            how.check_values(frames)
+        n = how.windows(x, net.spec)
+        a = net.embed_mel(*_sound(given, how, net.spec, len(x), n))
+        for reading in _readings(how, frames):
+            v = net.embed_frames(reading.read(frames, net.spec))
+            pairs = torch.einsum("ind,jnd->ij", v, a) / n
+            gaps.setdefault(reading.advice, []).append(_gap(pairs))
+            if not reading.advice:
+                ranks.append(_rank(pairs))
+                logits, same = net.logit(pairs), torch.eye(len(x), dtype=torch.bool, device=device)
+                true.append(logits[same].cpu())
+                false.append(logits[~same].cpu())
+                curves.append(_curves(net, how, given, v, a))
+        seen += len(x)
+        if seen >= most_items:
+            break
+    if not seen:
+        raise ValueError(
+            "batches: expected at least one batch of two items or more, got none. False pairs are "
+            "made of the other items of a batch: raise its size."
+        )
+    own, offset = np.concatenate(ranks), _offset(np.concatenate(curves))
+    gap = {advice: np.concatenate(g) for advice, g in gaps.items()}
+    gains = {a: (g - gap[""]) / abs(gap[""].mean()) for a, g in gap.items() if a}
+    t, f = torch.cat(true), torch.cat(false)
+    return SyncCheck(
+        items=seen,
+        accuracy=float(own.mean()),
+        error=_error(own),
+        probability_true=float(torch.sigmoid(t).mean()),
+        probability_false=float(torch.sigmoid(f).mean()),
+        loss_true=float(F.softplus(-t).mean()),
+        offset_frames=offset,
+        gains={advice: float(g.mean()) for advice, g in gains.items()},
+        advice=_advice(float(own.mean()), gains, offset),
+    )
+
+
+def _named(batch: Any) -> Mapping[str, Any]:
+    if isinstance(batch, Mapping):
+        return batch
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return {"frames": batch[0], "mel": batch[1]}
+    raise ValueError(
+        "batches: expected (frames, mel) pairs, or mappings with frames and mel or waveform, got "
+        f"{type(batch).__name__}. Pick them out: sync.check((gt, mel) for x, _, mel, gt in loader)."
+    )
+
+
+def _sound(
+    given: Mapping[str, torch.Tensor], how: FrameFormat, spec: ClipSpec, batch: int, n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if "mel" in given:
+        mel, starts = mel_windows(given["mel"], batch, n, spec)
+    else:
+        mel, starts = waveform_windows(
+            given["waveform"], given.get("start"), how.fps, batch, n, spec
+        )
+    return mel.float(), starts
+
+
+def _rank(pairs: torch.Tensor) -> np.ndarray:
+    """(B,) share of an item's false pairs, both ways, that its true pair beats."""
+    own = pairs.diagonal()
+    off = 1 - torch.eye(len(pairs), device=pairs.device)
+    wins = ((own[:, None] > pairs).float() + (own[:, None] > pairs.T).float()) * off
+    return (wins.sum(1) / (2 * off.sum(1))).cpu().numpy()
+
+
+def _gap(pairs: torch.Tensor) -> np.ndarray:
+    """(B,) similarity of an item's true pair above the mean of its false ones, both ways."""
+    others = len(pairs) - 1
+    own = pairs.diagonal()
+    false = (pairs.sum(0) + pairs.sum(1) - 2 * own) / (2 * others)
+    return (own - false).cpu().numpy()
+
+
+def _readings(how: FrameFormat, frames: torch.Tensor) -> list[Reading]:
+    """The host's own way to read its frames, and the mistakes that are most often made."""
+    other = "bgr" if how.color == "rgb" else "rgb"
+    out = [
+        Reading("", how),
+        Reading(f'color order: say color="{other}"', replace(how, color=other)),
+    ]
+    least, most = (float(v) for v in frames.float().aminmax())
+    for name, (low, high) in VALUE_RANGES.items():
+        slack = 0.1 * (high - low)
+        fits = low - slack <= least and most <= high + slack
+        # A range of which the values fill less than a quarter is not meant.
+        if name != how.value_range and fits and most - least > 0.25 * (high - low):
+            out.append(
+                Reading(f'value range: say value_range="{name}"', replace(how, value_range=name))
+            )
+    flat = {"(b t) c h w": "(t b) c h w", "(t b) c h w": "(b t) c h w"}
+    layout = how.layout or ("(b t) c h w" if frames.ndim == 4 and frames.shape[1] == 3 else "")
+    if layout in flat:
+        turned = flat[layout]
+        out.append(Reading(f'order of frames: say layout="{turned}"', replace(how, layout=turned)))
+    if how.region != "lower":
+        top, bottom, left, right = how.box
+        dy, dx = BORDER * (bottom - top), BORDER * (right - left)
+        for box in (
+            (top + dy, bottom - dy, left + dx, right - dx),
+            (top + dy, bottom, left + dx, right - dx),
+        ):
+            smaller: Box = tuple(round(x, 2) for x in box)  # type: ignore[assignment]
+            out.append(
+                Reading(
+                    f"region, since the frames show more than the face: say region={smaller}",
+                    replace(how, region=smaller),
+                )
+            )
+    if how.region == "face":
+        out.append(Reading("crop: it is too tight, cut the faces with a wider border", how, True))
+    return out
+
+
+def _curves(
+    net: Judge,
+    how: FrameFormat,
+    given: Mapping[str, torch.Tensor],
+    v: torch.Tensor,
+    a: torch.Tensor,
+) -> np.ndarray:
+    """(B, 31) similarity of each item over offset, nan where its audio does not reach."""
+    if "mel" in given:
+        tables = [similarity_by_offset(*pair, MAX_OFFSET) for pair in zip(v, a, strict=True)]
+        return torch.stack([torch.nanmean(t, 0) for t in tables]).cpu().numpy()
+    start = given["start"].reshape(-1).expand(len(v))
+    last = given["waveform"].shape[-1] / net.spec.mel.sample_rate_hz * how.fps
+    last -= (v.shape[1] + net.spec.window_frames) * how.fps / net.spec.fps
+    out = v.new_full((len(v), 2 * MAX_OFFSET + 1), float("nan"))
+    for column, offset in enumerate(range(-MAX_OFFSET, MAX_OFFSET + 1)):
+        moved = start - round(offset * how.fps / net.spec.fps)
+        inside = (moved >= 0) & (moved <= last)
+        if inside.any():
+            there = {**given, "start": torch.where(inside, moved, start)}
+            other = net.embed_mel(*_sound(there, how, net.spec, len(v), v.shape[1]))
+            out[inside, column] = (v * other).sum(-1).mean(1)[inside]
+    return out.cpu().numpy()
+
+
+def _offset(curves: np.ndarray) -> int | None:
+    """Where the mean curve peaks, 0 unless that is clear; None where items are too short."""
+    known = np.isfinite(curves).mean(0) > 0.5
+    if known.sum() < 7:
+        return None
+    known_curves = np.where(known, curves, np.nan)
+    peak = int(np.nanargmax(np.nanmean(known_curves[:, known], 0)))
+    peak = int(np.flatnonzero(known)[peak])
+    gain = known_curves[:, peak] - known_curves[:, MAX_OFFSET]
+    gain = gain[np.isfinite(gain)]
+    clear = len(gain) > 1 and gain.mean() > 2 * _error(gain)
+    return peak - MAX_OFFSET if clear else 0
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean."""
+    return float(values.std() / np.sqrt(len(values)))
+
+
+def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None) -> str:
+    """The reading that is clearly better than the host's own, or what else to look at."""
+    if offset:
+        how = "early: delay" if offset > 0 else "late: advance"
+        return f"Audio is {abs(offset)} frames {how} it by {abs(offset) / 25:.2f} s."
+    clear = {a: g.mean() for a, g in gains.items() if g.mean() > max(GAIN, 3.5 * _error(g))}
+    if accuracy < DOUBTFUL:
+        clear = {a: g for a, g in clear.items() if g > 1}  # noise gains on noise
+    if clear:
+        best = max(clear, key=lambda advice: clear[advice])
+        return f"True and false pairs lie {clear[best]:.0%} further apart with another {best}."
+    if accuracy < DOUBTFUL:
+        return (
+            "The weights do not suit these batches: is the audio of the same video and moment, the "
+            "face upright and cut as the detector's box? Else train on footage of this kind."
+        )
+    if accuracy < SUITS:
+        return "Weak: train weights on footage of this kind before relying on the loss."
+    return ""

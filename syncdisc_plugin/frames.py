@@ -1,0 +1,262 @@
+"""A host's frames: how they lie in the tensor, what their values mean, where the face is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import EinopsError, rearrange
+
+from syncdisc_plugin.spec import ClipSpec
+
+LAYOUTS = (
+    "b c t h w",
+    "b t c h w",
+    "b (t c) h w",
+    "b (c t) h w",
+    "(b t) c h w",
+    "(t b) c h w",
+)
+VALUE_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0)}
+COLORS = ("rgb", "bgr")
+# Top, bottom, left and right of the detector's box, in heights and widths of the host's frame.
+REGIONS = {"face": (0.0, 1.0, 0.0, 1.0), "lower": (-1.0, 1.0, 0.0, 1.0)}
+LEAST_PX = 16  # fewer rows or columns show no lips
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class FrameFormat:
+    """What a host's frames are, in words; `split` and `read` make the package's frames of them."""
+
+    layout: str | None = None
+    """How the axes lie, as an einops pattern (`LAYOUTS`): Wav2Lip's generator gives "b c t h w",
+    its expert wants "b (t c) h w", diffusion models "(b t) c h w". None: told by the shape, where
+    flattened frames are taken as "(b t) c h w" and need n_frames."""
+    n_frames: int | None = None
+    """T, consecutive frames of one item; needed for flattened frames, checked for others."""
+    value_range: str = "0..1"
+    """"0..1", "-1..1" or "0..255"."""
+    color: str = "rgb"
+    """"rgb", or "bgr" (what cv2 reads, as in Wav2Lip)."""
+    region: str | Box = "face"
+    """Where the face detector's box lies: "face" (the frame is the box; its lower half is taken),
+    "lower" (the frame is the lower half of the box already), or (top, bottom, left, right) in
+    heights and widths of the frame. A box may stick out where nothing of it is looked at."""
+    fps: float = 25.0
+    """Frames per second of the host's video. Frames are picked at the rate of the weights."""
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        for name, choices in (("value_range", VALUE_RANGES), ("color", COLORS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}: expected one of {sorted(choices)}, got {getattr(self, name)!r}."
+                )
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {self.layout!r}.")
+        if self.n_frames is not None and (not isinstance(self.n_frames, int) or self.n_frames < 1):
+            raise ValueError(
+                f"n_frames: expected a number of frames of one item, got {self.n_frames!r}."
+            )
+        if not 1 <= self.fps <= 240:
+            raise ValueError(
+                f"fps: expected frames per second between 1 and 240, got {self.fps!r}."
+            )
+        top, bottom, left, right = self.box
+        if not (top < bottom and left < right):
+            raise ValueError(
+                f"region: expected (top, bottom, left, right) with top < bottom and left < right, "
+                f"in ratios of the frame, got {self.region!r}."
+            )
+
+    @property
+    def box(self) -> Box:
+        """(top, bottom, left, right) of the detector's box, in heights and widths of a frame."""
+        if isinstance(self.region, str):
+            if self.region not in REGIONS:
+                raise ValueError(
+                    f"region: expected one of {sorted(REGIONS)} or (top, bottom, left, right) in "
+                    f"ratios of the frame, got {self.region!r}."
+                )
+            return REGIONS[self.region]
+        if len(self.region) != 4 or not all(isinstance(x, int | float) for x in self.region):
+            raise ValueError(
+                f"region: expected four numbers (top, bottom, left, right), got {self.region!r}."
+            )
+        return self.region
+
+    def split(self, frames: torch.Tensor) -> torch.Tensor:
+        """A host's frames -> (B, T, 3, H, W), values as they are.
+
+        Raises:
+            TypeError: not a tensor.
+            ValueError: a shape that does not fit the layout.
+        """
+        if not isinstance(frames, torch.Tensor):
+            raise TypeError(
+                f"frames: expected a tensor, got {type(frames).__name__}. Stack the frames with "
+                "torch.stack(list_of_frames, dim=1)."
+            )
+        shape = tuple(frames.shape)
+        layout = self.layout or _guess(shape, self.n_frames)
+        sizes: dict[str, int] = {"c": 3}
+        if self.n_frames is not None:
+            sizes["t"] = self.n_frames
+        elif layout in ("(b t) c h w", "(t b) c h w"):
+            raise ValueError(
+                f"frames: {shape} in layout {layout!r} does not say how many frames one item has. "
+                "Name it: n_frames=T."
+            )
+        try:
+            return rearrange(frames, f"{layout} -> b t c h w", **sizes)
+        except EinopsError as error:
+            known = ", ".join(f"{k} = {v}" for k, v in sizes.items())
+            raise ValueError(
+                f"frames: expected {layout!r} with {known}, got {shape}. "
+                f"Name the layout that you have, one of {list(LAYOUTS)}, and n_frames."
+            ) from error
+
+    def windows(self, frames: torch.Tensor, spec: ClipSpec) -> int:
+        """How many windows of the weights lie in an item of split frames (B, T, 3, H, W).
+
+        Raises:
+            ValueError: not even one.
+        """
+        return len(self._picked(frames, spec)) - spec.window_frames + 1
+
+    def read(self, frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+        """Split frames (B, T, 3, H, W) -> what the net sees: (B, F, 3, h, w) RGB in [0, 1], fp32.
+
+        F counts frames at `spec.fps`; h, w are `spec.input_hw` (antialiased, differentiable).
+
+        Raises:
+            ValueError: too few frames for one window, or a face that is not where it should be.
+        """
+        picked = self._picked(frames, spec)
+        x = frames if len(picked) == frames.shape[1] else frames[:, picked]
+        x = self._cut(x, spec).float()
+        low, high = VALUE_RANGES[self.value_range]
+        x = (x - low) / (high - low)
+        x = x.flip(2) if self.color == "bgr" else x
+        if tuple(x.shape[-2:]) != spec.input_hw:
+            flat = F.interpolate(
+                x.flatten(0, 1), spec.input_hw, mode="bilinear", antialias=True, align_corners=False
+            )
+            x = flat.unflatten(0, x.shape[:2])
+        return x
+
+    def check_values(self, frames: torch.Tensor) -> None:
+        """Look at the values: a wrong range is the commonest mistake, and a silent one.
+
+        Raises:
+            ValueError: values outside `value_range` by more than a tenth of it, or not finite.
+        """
+        least, most = (float(v) for v in frames.detach().float().aminmax())
+        if not (abs(least) < float("inf") and abs(most) < float("inf")):  # nan fails both
+            raise ValueError(
+                f"frames: expected finite values, got {least:.3g}..{most:.3g}. The generator "
+                "diverged before the sync loss saw it: lower its learning rate, or look at its "
+                "other losses."
+            )
+        if not _fits(least, most, self.value_range):
+            likely = [name for name in ("0..1", "-1..1", "0..255") if _fits(least, most, name)]
+            fix = (
+                f'Say value_range="{likely[0]}".'
+                if likely
+                else f"Bring them into one of {sorted(VALUE_RANGES)}: a sigmoid or tanh at the end."
+            )
+            raise ValueError(
+                f"frames: expected values in {self.value_range}, got {least:.3g}..{most:.3g}. {fix}"
+            )
+        if self.value_range == "0..255" and least >= 0 and 0 < most <= 1:
+            raise ValueError(
+                f"frames: expected values in 0..255, got {least:.3g}..{most:.3g}, all but black. "
+                'Name the range: value_range="0..1".'
+            )
+
+    def _picked(self, frames: torch.Tensor, spec: ClipSpec) -> list[int]:
+        """Frames at the weights' rate, the nearest in time, as `prepare` picks them."""
+        have, need, step = frames.shape[1], spec.window_frames, self.fps / spec.fps
+        picked = [round(i * step) for i in range(int(have / step) + 1)]
+        picked = [i for i in picked if i < have]
+        if len(picked) < need:
+            wanted = round((need - 1) * step) + 1
+            what = "single frames" if have == 1 else f"{have} frames per item"
+            raise ValueError(
+                f"frames: expected at least {wanted} consecutive frames per item at "
+                f"{self.fps:g} fps ({need} at {spec.fps}), got {what}: {tuple(frames.shape)} as "
+                "(B, T, 3, H, W). Sync is a matter of motion: let the generator make "
+                f"{wanted} consecutive frames of one video and pass them together, e.g. as "
+                f'layout="(b t) c h w" with n_frames={wanted}.'
+            )
+        return picked
+
+    def _cut(self, x: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+        """The part of the frame that the net looks at."""
+        rows, columns = x.shape[-2:]
+        if min(rows, columns) < LEAST_PX:
+            raise ValueError(
+                f"frames: expected at least {LEAST_PX} rows and columns, got {rows}x{columns}. "
+                "Pass the generated faces, not feature maps or latents; decode latents first."
+            )
+        if spec.region == "lower" and self.region == "face" and columns > 1.8 * rows:
+            raise ValueError(
+                f"frames: expected whole faces, got {rows} rows and {columns} columns, which look "
+                'like lower halves. Pass the faces before they are cut, or say region="lower".'
+            )
+        if spec.region == "lower" and self.region == "lower" and columns < 1.3 * rows:
+            raise ValueError(
+                f"frames: expected lower halves, twice as wide as high, got {rows} rows and "
+                f'{columns} columns, which look like whole faces. Say region="face".'
+            )
+        top, bottom, left, right = self.box
+        if spec.region == "lower":
+            top = (top + bottom) / 2
+        if min(top, left) < -0.02 or max(bottom, right) > 1.02:
+            raise ValueError(
+                f"region: {self.region!r} puts what the weights look at ({spec.region} part: rows "
+                f"{top:.2f}..{bottom:.2f}, columns {left:.2f}..{right:.2f}) outside the frame. "
+                "Pass frames that show the whole of it, or another box."
+            )
+        y0, y1 = max(0, round(top * rows)), min(rows, round(bottom * rows))
+        x0, x1 = max(0, round(left * columns)), min(columns, round(right * columns))
+        return x[..., y0:y1, x0:x1]
+
+
+def _fits(least: float, most: float, value_range: str) -> bool:
+    """Whether values lie in a range but for a tenth of it, as a little overshoot would."""
+    low, high = VALUE_RANGES[value_range]
+    slack = 0.1 * (high - low)
+    return low - slack <= least and most <= high + slack
+
+
+def _guess(shape: tuple[int, ...], n_frames: int | None) -> str:
+    """The layout that a shape tells, given that windows have more than three frames."""
+    if len(shape) == 5 and shape[1] == 3:
+        return "b c t h w"
+    if len(shape) == 5 and shape[2] == 3:
+        return "b t c h w"
+    if len(shape) == 4 and shape[1] == 3:
+        if n_frames is None:
+            raise ValueError(
+                f"frames: {shape} are single frames, or flattened ones. Flattened: name n_frames=T "
+                '(and layout="(t b) c h w" if all first frames come first). Single: let the '
+                "generator make T >= 5 consecutive frames of one video and pass them together."
+            )
+        return "(b t) c h w"
+    if len(shape) == 4 and shape[1] % 3 == 0 and shape[1] > 9:
+        return "b (t c) h w"
+    if len(shape) == 5 and shape[-1] == 3:
+        hint = "Channels come last here; move them: frames.movedim(-1, 1)."
+    elif len(shape) in (4, 5) and 1 in shape[1:3]:
+        hint = "These look grey; repeat the channel three times, or pass the colour frames."
+    elif len(shape) == 4 and shape[1] == 4:
+        hint = "These look like latents; decode them to pixels first."
+    else:
+        hint = f"Layouts that are understood: {', '.join(LAYOUTS)}."
+    raise ValueError(
+        "frames: expected (B, 3, T, H, W), (B, T, 3, H, W), (B, 3T, H, W), or (B*T, 3, H, W) with "
+        f"n_frames=T; got {shape}. {hint}"
+    )

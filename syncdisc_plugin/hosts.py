@@ -1,0 +1,101 @@
+"""What each known generator hands to its sync loss: the presets of `SyncLoss.for_host`.
+
+Where a host's own loss is given a cut or stacked tensor, the preset is for the tensor before that:
+what the generator returned. Sources: the repositories' training scripts, file by file in
+generator_integration/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from syncdisc_plugin.frames import FrameFormat
+
+
+@dataclass(frozen=True)
+class Host:
+    """One generator repository."""
+
+    repository: str
+    """Where it lives on GitHub."""
+    frames: FrameFormat
+    """What its generator returns."""
+    audio: str
+    """"mel": its batches carry Wav2Lip's mel; "waveform": they carry learned features, so that
+    the waveform and the index of the first frame must be passed."""
+    note: str = ""
+    """What has to be known beside the format."""
+
+
+# One frame at a time: five consecutive outputs have to be collected first.
+FIVE = "it makes single frames: pass 5 consecutive ones of a video, flattened"
+
+HOSTS = {
+    "wav2lip": Host(
+        "Rudrabha/Wav2Lip",
+        FrameFormat("b c t h w", 5, color="bgr"),
+        "mel",
+    ),
+    "wav2lip_288": Host(
+        "primepake/wav2lip_288x288",
+        FrameFormat("b c t h w", 5, color="bgr"),
+        "mel",
+    ),
+    "latentsync": Host(
+        "bytedance/LatentSync",
+        FrameFormat("(b t) c h w", 16, "-1..1"),
+        "mel",
+        "decoded pixels, whole 256x256 faces as aligned",
+    ),
+    "musetalk": Host(
+        "TMElyralab/MuseTalk",
+        FrameFormat("(b t) c h w", 16, "-1..1"),
+        "mel",
+        "decoded pixels; 16 frames where predicted ones stand among true ones",
+    ),
+    "dinet": Host(
+        "MRzzm/DINet",
+        FrameFormat("(t b) c h w", 5),
+        "waveform",
+        "DeepSpeech features cannot be turned into a mel",
+    ),
+    "diff2lip": Host(
+        "soumik-kanad/diff2lip",
+        FrameFormat("(b t) c h w", 5, "-1..1"),
+        "mel",
+    ),
+    "ip_lap": Host(
+        "Weizhi-Zhong/IP_LAP",
+        FrameFormat("(b t) c h w", 5, color="bgr"),
+        "mel",
+        FIVE,
+    ),
+    "talklip": Host(
+        "Sxjdwang/TalkLip",
+        FrameFormat("(b t) c h w", 5, color="bgr"),
+        "waveform",
+        "pass 5 consecutive frames of each clip",
+    ),
+    "video_retalking": Host(
+        "OpenTalker/video-retalking",
+        FrameFormat("b c t h w", 5),
+        "mel",
+        "its trainer is closed: check the colour order with sync.check",
+    ),
+    "ultralight": Host(
+        "anliyuan/Ultralight-Digital-Human",
+        FrameFormat("(b t) c h w", 5, color="bgr"),
+        "waveform",
+        FIVE,
+    ),
+}
+
+
+def host(name: str) -> Host:
+    """The preset of that name. Raises ValueError for an unknown one."""
+    if name not in HOSTS:
+        raise ValueError(
+            f"host: expected one of {sorted(HOSTS)}, got {name!r}. For another generator describe "
+            "its frames: SyncLoss(layout=..., value_range=..., color=..., region=...)."
+        )
+    return HOSTS[name]

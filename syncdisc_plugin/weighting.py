@@ -1,0 +1,158 @@
+"""SyncWeight: when the sync loss is switched on, and how much it weighs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+# Gradients of a mean over millions of values vanish in fp16; norms are compared, so any scale does.
+HALF_SCALE = 2.0**16
+
+
+class SyncWeight:
+    """The weight of a sync loss, from the gradients at the generator's output.
+
+    A fixed weight means something else in every host: it depends on the other losses' scale, the
+    size of the frames and how far the generator is. Here the weight is what makes the sync loss
+    push the frames with `share` of the strength of all other losses together, measured every few
+    steps and smoothed. It is 0 before `start_step` and rises to its full value over `ramp_steps`.
+
+    Counts the calls as steps. Save it with the generator: `state_dict` holds plain numbers.
+    Under torch.distributed the norms are averaged over the ranks, so that all use one weight.
+
+    Args:
+        share: norm of the weighted sync gradient over norm of the others', at the frames.
+        start_step: first step with a weight above 0.
+        ramp_steps: steps from 0 to the whole weight.
+        every: steps between measurements; one costs a backward pass from the losses to the
+            frames, not through the generator.
+        smoothing: of the measured norms, 0 (none) to below 1.
+        largest: bound of the weight, for a sync loss whose gradient is nearly gone.
+
+    Raises:
+        ValueError: a number outside its range.
+
+    Example:
+        >>> weight = SyncWeight()
+        >>> frames = torch.rand(2, 3, 5, 96, 96, requires_grad=True)
+        >>> rest, sync_loss = frames.abs().mean(), frames.square().sum()
+        >>> loss = rest + weight(sync_loss, rest, frames) * sync_loss
+    """
+
+    def __init__(
+        self,
+        share: float = 0.5,
+        *,
+        start_step: int = 0,
+        ramp_steps: int = 1000,
+        every: int = 10,
+        smoothing: float = 0.9,
+        largest: float = 1.0,
+    ) -> None:
+        for name, value, good, range_ in (
+            ("share", share, share > 0, "above 0"),
+            ("start_step", start_step, start_step >= 0, "of at least 0"),
+            ("ramp_steps", ramp_steps, ramp_steps >= 0, "of at least 0"),
+            ("every", every, every >= 1, "of at least 1"),
+            ("smoothing", smoothing, 0 <= smoothing < 1, "from 0 to below 1"),
+            ("largest", largest, largest > 0, "above 0"),
+        ):
+            if not good:
+                raise ValueError(f"{name}: expected a number {range_}, got {value!r}.")
+        self.share, self.start_step, self.ramp_steps = share, start_step, ramp_steps
+        self.every, self.smoothing, self.largest = every, smoothing, largest
+        self.step = 0
+        """Calls so far."""
+        self.value = 0.0
+        """The weight that the last call returned."""
+        self._measured = 0
+        self._norms = (0.0, 0.0)  # running means of the sync loss's and the others'
+
+    def __call__(
+        self, sync_loss: torch.Tensor, rest_loss: torch.Tensor, frames: torch.Tensor
+    ) -> float:
+        """The weight of this step.
+
+        Args:
+            sync_loss: scalar, unweighted and unscaled.
+            rest_loss: scalar, all other losses of the generator with their weights.
+            frames: the generator's output that both were computed from, before any detach.
+
+        Raises:
+            ValueError: a loss that is no scalar, or does not depend on the frames.
+        """
+        step, self.step = self.step, self.step + 1
+        if step < self.start_step:
+            self.value = 0.0
+            return 0.0
+        if (step - self.start_step) % self.every == 0:
+            self._measure(sync_loss, rest_loss, frames)
+        ramp = min(1.0, (step - self.start_step + 1) / max(1, self.ramp_steps))
+        sync, rest = self._norms
+        balanced = self.share * rest / sync if sync > 0 else 0.0
+        self.value = ramp * min(self.largest, balanced)
+        return self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, for the host's checkpoint."""
+        return {"step": self.step, "measured": self._measured, "norms": list(self._norms)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: not such a state.
+        """
+        if set(state) != {"step", "measured", "norms"}:
+            raise ValueError(
+                f"state: expected step, measured and norms, got {sorted(state)}. Pass what "
+                "SyncWeight.state_dict() returned."
+            )
+        self.step, self._measured = int(state["step"]), int(state["measured"])
+        self._norms = (float(state["norms"][0]), float(state["norms"][1]))
+
+    def _measure(
+        self, sync_loss: torch.Tensor, rest_loss: torch.Tensor, frames: torch.Tensor
+    ) -> None:
+        norms = torch.stack(
+            [
+                _gradient_norm("sync_loss", sync_loss, frames),
+                _gradient_norm("rest_loss", rest_loss, frames),
+            ]
+        )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(norms)
+            norms /= torch.distributed.get_world_size()
+        sync, rest = norms.tolist()
+        if not (math.isfinite(sync) and math.isfinite(rest)):
+            return  # an overflow in fp16: the norms of before serve on
+        # As Adam's: the mean of what was seen so far while that is little.
+        self._measured += 1
+        keep = min(self.smoothing, 1 - 1 / self._measured)
+        self._norms = (
+            keep * self._norms[0] + (1 - keep) * sync,
+            keep * self._norms[1] + (1 - keep) * rest,
+        )
+
+
+def _gradient_norm(name: str, loss: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    if loss.ndim:
+        raise ValueError(
+            f"{name}: expected a scalar, got {tuple(loss.shape)}. Take its mean over the batch."
+        )
+    if not frames.requires_grad or not loss.requires_grad:
+        what, why = ("frames", "were detached") if loss.requires_grad else (name, "has no gradient")
+        raise ValueError(
+            f"{what}: expected a part of the generator's graph, but {why}. Pass the generator's "
+            "output itself, outside torch.no_grad()."
+        )
+    scale = HALF_SCALE if frames.dtype == torch.float16 else 1.0
+    (gradient,) = torch.autograd.grad(loss * scale, frames, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"{name}: expected to depend on the frames, but it does not. Compute it from the same "
+            "tensor that is passed as frames."
+        )
+    return gradient.float().norm()
