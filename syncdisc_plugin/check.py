@@ -280,7 +280,8 @@ def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None) -
         clear = {a: g for a, g in clear.items() if g > 1}  # noise gains on noise
     if clear:
         best = max(clear, key=lambda advice: clear[advice])
-        return f"True and false pairs lie {clear[best]:.0%} further apart with another {best}."
+        much = f"{clear[best]:.0%}" if clear[best] < 1 else "much"
+        return f"True and false pairs lie {much} further apart with another {best}."
     if accuracy < DOUBTFUL:
         return (
             "The weights do not suit these batches: is the audio of the same video and moment, the "

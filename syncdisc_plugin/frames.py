@@ -22,6 +22,7 @@ VALUE_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0)
 COLORS = ("rgb", "bgr")
 # Top, bottom, left and right of the detector's box, in heights and widths of the host's frame.
 REGIONS = {"face": (0.0, 1.0, 0.0, 1.0), "lower": (-1.0, 1.0, 0.0, 1.0)}
+BEYOND = 0.25  # of the frame: how far what is looked at may stick out; edges are repeated
 LEAST_PX = 16  # fewer rows or columns show no lips
 Box = tuple[float, float, float, float]
 
@@ -43,7 +44,8 @@ class FrameFormat:
     region: str | Box = "face"
     """Where the face detector's box lies: "face" (the frame is the box; its lower half is taken),
     "lower" (the frame is the lower half of the box already), or (top, bottom, left, right) in
-    heights and widths of the frame. A box may stick out where nothing of it is looked at."""
+    heights and widths of the frame. A box may stick out where nothing of it is looked at, and by a
+    quarter of the frame elsewhere, where edges are repeated."""
     fps: float = 25.0
     """Frames per second of the host's video. Frames are picked at the rate of the weights."""
 
@@ -214,15 +216,22 @@ class FrameFormat:
         top, bottom, left, right = self.box
         if spec.region == "lower":
             top = (top + bottom) / 2
-        if min(top, left) < -0.02 or max(bottom, right) > 1.02:
+        if min(top, left) < -BEYOND or max(bottom, right) > 1 + BEYOND:
             raise ValueError(
                 f"region: {self.region!r} puts what the weights look at ({spec.region} part: rows "
                 f"{top:.2f}..{bottom:.2f}, columns {left:.2f}..{right:.2f}) outside the frame. "
                 "Pass frames that show the whole of it, or another box."
             )
-        y0, y1 = max(0, round(top * rows)), min(rows, round(bottom * rows))
-        x0, x1 = max(0, round(left * columns)), min(columns, round(right * columns))
-        return x[..., y0:y1, x0:x1]
+        y0, y1, x0, x1 = (
+            round(r * n)
+            for r, n in zip((top, bottom, left, right), (rows, rows, columns, columns), strict=True)
+        )
+        part = x[..., max(0, y0) : y1, max(0, x0) : x1]
+        beyond = (max(0, -x0), max(0, x1 - columns), max(0, -y0), max(0, y1 - rows))
+        if not any(beyond):
+            return part
+        flat = F.pad(part.flatten(0, 1).float(), beyond, mode="replicate")
+        return flat.unflatten(0, x.shape[:2])
 
 
 def _fits(least: float, most: float, value_range: str) -> bool:

@@ -2,7 +2,7 @@
 
 Where a host's own loss is given a cut or stacked tensor, the preset is for the tensor before that:
 what the generator returned. Sources: the repositories' training scripts, file by file in
-generator_integration/.
+generator_integration/. Regions: `bench/host_crops.py`, means over 66 speakers.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ HOSTS = {
     ),
     "latentsync": Host(
         "bytedance/LatentSync",
-        FrameFormat("(b t) c h w", 16, "-1..1"),
+        FrameFormat("(b t) c h w", 16, "-1..1", region=(-0.06, 0.84, 0.06, 0.96)),
         "mel",
         "decoded pixels, whole 256x256 faces as aligned",
     ),
     "musetalk": Host(
         "TMElyralab/MuseTalk",
-        FrameFormat("(b t) c h w", 16, "-1..1"),
+        FrameFormat("(b t) c h w", 16, "-1..1", region=(0.01, 0.97, 0.01, 0.99)),
         "mel",
         "decoded pixels; 16 frames where predicted ones stand among true ones",
     ),
     "dinet": Host(
         "MRzzm/DINet",
-        FrameFormat("(t b) c h w", 5),
+        FrameFormat("(t b) c h w", 5, region=(-0.26, 0.85, -0.03, 1.05)),
         "waveform",
         "DeepSpeech features cannot be turned into a mel",
     ),
@@ -66,7 +66,7 @@ HOSTS = {
     ),
     "ip_lap": Host(
         "Weizhi-Zhong/IP_LAP",
-        FrameFormat("(b t) c h w", 5, color="bgr"),
+        FrameFormat("(b t) c h w", 5, color="bgr", region=(-0.23, 0.95, 0.06, 0.95)),
         "mel",
         FIVE,
     ),
@@ -78,13 +78,13 @@ HOSTS = {
     ),
     "video_retalking": Host(
         "OpenTalker/video-retalking",
-        FrameFormat("b c t h w", 5),
+        FrameFormat("b c t h w", 5, region=(0.01, 0.95, 0.0, 1.01)),
         "mel",
         "its trainer is closed: check the colour order with sync.check",
     ),
     "ultralight": Host(
         "anliyuan/Ultralight-Digital-Human",
-        FrameFormat("(b t) c h w", 5, color="bgr"),
+        FrameFormat("(b t) c h w", 5, color="bgr", region=(-0.76, 0.69, -0.04, 1.05)),
         "waveform",
         FIVE,
     ),

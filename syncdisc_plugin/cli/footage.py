@@ -1,0 +1,138 @@
+"""Commands that make and look at clip stores."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncdisc_plugin.cli.parsing import WEIGHTS, add_prepare, add_spec, new_parser, prepare_settings
+from syncdisc_plugin.errors import RunError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+def prepare(args: Sequence[str]) -> int:
+    """`syncdisc prepare`."""
+    parser = new_parser("prepare")
+    parser.add_argument("paths", nargs="*", type=Path, help="videos, or folders of videos")
+    parser.add_argument("--out", type=Path, required=True, help="the store: new, or to add to")
+    parser.add_argument(
+        "--layout", help="write the clips as a host's training data too: wav2lip, wav2lip_288"
+    )
+    parser.add_argument("--layout_out", type=Path, help="where to (OUT-LAYOUT when left out)")
+    parser.add_argument(
+        "--layout_run", type=Path, help="a run, or a folder of `filter`: its verdicts are followed"
+    )
+    add_prepare(parser)
+    add_spec(parser)
+    parsed = parser.parse_args(args)
+    if not parsed.paths and not parsed.layout:
+        raise RunError("prepare: give videos, or --layout for a store that is there.")
+    if parsed.paths:
+        run_prepare(parsed.paths, parsed.out, parsed.spec, prepare_settings(parsed))
+    if parsed.layout:
+        _write_layout(parsed.out, parsed.layout, parsed.layout_out, parsed.layout_run)
+    return 0
+
+
+def run_prepare(paths: Sequence[Path], out: Path, spec: Namespace, settings: Any) -> None:
+    """Prepare, and say what came of it."""
+    from syncdisc_plugin.data.prepare import prepare
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.spec import ClipSpec
+
+    began = time.monotonic()
+    result = prepare(paths, out, ClipSpec(**vars(spec)), settings)
+    took = time.monotonic() - began
+    for row in result.refused:
+        print(f"  refused: {row['reason']}", file=sys.stderr)
+    print(
+        f"prepared {result.clips} clips, {result.seconds / 60:.1f} minutes, from {result.videos} "
+        f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
+        f"{len(result.refused)} refused -> {out}"
+    )
+    ClipStore(out)  # refuses a store without a clip
+
+
+def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -> None:
+    from syncdisc_plugin.data.layout import write_layout
+    from syncdisc_plugin.data.store import ClipStore, read_rows
+
+    verdicts, lag = None, 0
+    if run is not None:
+        if not (run / "filter.jsonl").exists():
+            raise RunError(
+                f"--layout_run {run}: holds no filter.jsonl. Name a run, or what `filter` wrote."
+            )
+        verdicts = list(read_rows(run / "filter.jsonl"))
+        reference = run / "reference.json"
+        lag = json.loads(reference.read_text())["lag_frames"] if reference.exists() else 0
+    out = out or data.with_name(f"{data.name}-{layout}")
+    result = write_layout(ClipStore(data), out, layout, verdicts=verdicts, lag_frames=lag)
+    for reason, n in Counter(row["reason"] for row in result.left_out).items():
+        print(f"  left out: {n} x {reason}", file=sys.stderr)
+    print(
+        f"{layout}: {result.clips} clips, {result.seconds / 60:.1f} minutes ({result.train} train, "
+        f"{result.val} val), {len(result.left_out)} left out -> {out}\n{result.note}\n{result.use}"
+    )
+
+
+def doctor(args: Sequence[str]) -> int:
+    """`syncdisc doctor`."""
+    parser = new_parser("doctor")
+    parser.add_argument("--data", type=Path, required=True, help="a clip store")
+    parser.add_argument(
+        "--weights", default="base", help="who judges the sync: a shipped name, a checkpoint, none"
+    )
+    parser.add_argument("--device", default="auto", help="cuda, cpu, or auto")
+    parser.add_argument("--json", type=Path, help="write findings and histograms to this file")
+    parsed = parser.parse_args(args)
+    from dataclasses import asdict
+
+    from syncdisc_plugin.atomic import write_text
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.train.doctor import examine
+
+    judge = None if parsed.weights == "none" else parsed.weights
+    found = examine(ClipStore(parsed.data), judge, device=parsed.device)
+    if parsed.json:
+        write_text(parsed.json, json.dumps(asdict(found), indent=1) + "\n")
+    for finding in found.findings:
+        print(f"{'ok ' if finding.good else 'BAD'}  {finding.name:18} {finding.text}")
+    for name, counts in found.histograms.items():
+        print(f"\n{name}")
+        most = max(counts.values(), default=1)
+        for value, n in counts.items():
+            print(f"  {value:>12} {'#' * max(1, round(40 * n / most))} {n}")
+    bad = sum(not f.good for f in found.findings)
+    print(f"\n{'nothing stands in the way' if not bad else f'{bad} to look at'}")
+    return 0 if found.good else 1
+
+
+def filter(args: Sequence[str]) -> int:
+    """`syncdisc filter`."""
+    parser = new_parser("filter")
+    parser.add_argument("--data", type=Path, required=True, help="a clip store")
+    parser.add_argument("--weights", default="base", help=WEIGHTS)
+    parser.add_argument("--out", type=Path, required=True, help="folder for filter.jsonl")
+    parsed = parser.parse_args(args)
+    from syncdisc_plugin.data.filter import judge_store
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.evaluate.run import load_for
+    from syncdisc_plugin.train.measure import write_verdicts
+
+    if (parsed.out / "settings.json").exists():
+        raise RunError(f"--out {parsed.out}: holds a run, whose own verdicts would be replaced.")
+    store = ClipStore(parsed.data)
+    net = load_for(store, parsed.weights)
+    result = judge_store(net, store, store.clips)
+    write_verdicts(parsed.out, result)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in result.counts.items())
+    print(f"{counts} -> {parsed.out / 'filter.jsonl'}")
+    return 0

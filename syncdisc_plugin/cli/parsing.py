@@ -1,0 +1,63 @@
+"""What several commands parse alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+VERBS = {
+    "demo": "the whole line on footage that the demo makes itself, offline (about 6 minutes)",
+    "run": "videos -> stage-3 weights and a report, in one go",
+    "prepare": "videos -> clip store (faces, audio, mel), also in a host's own layout",
+    "doctor": "what is wrong with a clip store, before a night is spent on it",
+    "train": "clip store -> stage 1, filter, stage 2, stage 3",
+    "filter": "let weights judge every clip of a store: in sync, by how much off, unusable",
+    "evaluate": "figures of weights on a store or on videos",
+    "score": "how well the lips of single videos fit their sound",
+    "export": "weights for other programs: ONNX, torch.export",
+    "report": "draw RUN/report.html anew",
+}
+
+RESUME = "go on with a run that was stopped, with the settings that are stored in it"
+WEIGHTS = "shipped name, or a checkpoint"
+
+
+def new_parser(verb: str) -> ArgumentParser:
+    """The parser of a command."""
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return jsonargparse.ArgumentParser(prog=f"syncdisc {verb}", description=VERBS[verb])
+
+
+def add_prepare(parser: ArgumentParser, skip: set[str] | None = None) -> None:
+    """The settings of `prepare`."""
+    from syncdisc_plugin.data.prepare import PrepareSettings
+
+    parser.add_class_arguments(PrepareSettings, skip=skip)
+
+
+def add_spec(parser: ArgumentParser) -> None:
+    """The part of the spec that can be chosen."""
+    from syncdisc_plugin.spec import ClipSpec
+
+    # What the code can do; the rest of the spec is the hosts' and stays.
+    fixed = {"fps", "window_frames", "window_mels", "crop", "color", "mel"}
+    parser.add_class_arguments(ClipSpec, "spec", skip=fixed)
+
+
+def prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
+    """PrepareSettings of what `add_prepare` parsed."""
+    from syncdisc_plugin.data.prepare import PrepareSettings
+    from syncdisc_plugin.faces import TrackSettings
+
+    return PrepareSettings(
+        detector=parsed.detector,
+        models=parsed.models,
+        device=device or parsed.device,
+        speakers=parsed.speakers,
+        workers=parsed.workers,
+        track=TrackSettings(**vars(parsed.track)),
+    )

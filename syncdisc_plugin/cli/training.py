@@ -1,0 +1,136 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncdisc_plugin.cli.footage import run_prepare
+from syncdisc_plugin.cli.parsing import RESUME, add_prepare, add_spec, new_parser, prepare_settings
+from syncdisc_plugin.errors import RunError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from syncdisc_plugin.data.store import ClipStore
+
+
+def train(args: Sequence[str]) -> int:
+    """`syncdisc train`."""
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.train import train
+    from syncdisc_plugin.train.settings import TrainSettings
+
+    parser = new_parser("train")
+    parser.add_argument("--config", action="config", help="YAML or JSON with any of these")
+    parser.add_argument("--data", type=Path, required=True, help="a clip store")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help=RESUME)
+    parser.add_class_arguments(TrainSettings)
+    parsed = parser.parse_args(args)
+    store = ClipStore(parsed.data)
+    path = train(store, parsed.out, _train_settings(parsed), resume=parsed.resume)
+    if int(os.environ.get("RANK", "0")) == 0:  # of what torchrun started
+        print(_closing(path, _write_report(parsed.out, store)))
+    return 0
+
+
+def run(args: Sequence[str]) -> int:
+    """`syncdisc run`."""
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.train import train
+    from syncdisc_plugin.train.settings import TrainSettings
+
+    parser = new_parser("run")
+    parser.add_argument("--config", action="config", help="YAML or JSON with any of these")
+    parser.add_argument("--videos", type=Path, nargs="+", required=True, help="files or folders")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help=RESUME)
+    add_prepare(parser, skip={"device"})
+    add_spec(parser)
+    parser.add_class_arguments(TrainSettings)
+    parsed = parser.parse_args(args)
+    if (parsed.out / "settings.json").exists() and not parsed.resume:
+        raise RunError(f"--out {parsed.out}: holds a run. Add --resume to go on with it.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "run prepares in one process. Under torchrun use `syncdisc prepare` first, alone, "
+            "then `torchrun --nproc-per-node N -m syncdisc_plugin train --data STORE --out RUN`."
+        )
+    began = time.monotonic()
+    device = "cpu" if parsed.device == "auto" else parsed.device
+    if not (parsed.out / "settings.json").exists():  # else training has begun on what there is
+        settings = prepare_settings(parsed, device)
+        run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
+    store = ClipStore(parsed.out / "store")
+    # The minutes are those of the whole job: what prepare took is gone, the report needs a bit.
+    left = max(0.2 * parsed.minutes, parsed.minutes * 0.98 - (time.monotonic() - began) / 60)
+    settings = _train_settings(parsed, minutes=left)
+    path = train(store, parsed.out, settings, resume=parsed.resume)
+    print(_closing(path, _write_report(parsed.out, store)))
+    return 0
+
+
+def _train_settings(parsed: Namespace, minutes: float | None = None) -> Any:
+    from syncdisc_plugin.train.settings import TrainSettings
+
+    names = TrainSettings.__dataclass_fields__
+    raw = {key: value for key, value in parsed.as_dict().items() if key in names}
+    return TrainSettings.from_dict(raw | ({} if minutes is None else {"minutes": minutes}))
+
+
+def _write_report(run: Path, store: ClipStore | None) -> Path:
+    from dataclasses import asdict
+
+    from syncdisc_plugin.evaluate.report import write_report
+    from syncdisc_plugin.train import TrainSettings
+
+    return write_report(run, store, defaults=asdict(TrainSettings()))
+
+
+def _closing(path: Path, report: Path) -> str:
+    from syncdisc_plugin.weights import read_about
+
+    f = read_about(path)["heldout"]
+    return (
+        f"held-out: true audio told from false in {_share(f['pair_accuracy'])} of pairs (chance "
+        f"50%), offset within 1 frame in {_share(f['pm_accuracy']['15'])} of 15-frame contexts "
+        "(chance 9.7%)"
+        f"\nweights: {path}\nreport:  {report}\n"
+        f'use:     SyncLoss("{path}")'
+    )
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.1%}"
+
+
+def report(args: Sequence[str]) -> int:
+    """`syncdisc report`."""
+    parser = new_parser("report")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--data", type=Path, help="its clip store (RUN/store when left out)")
+    parsed = parser.parse_args(args)
+    from syncdisc_plugin.data.store import ClipStore
+
+    if not (parsed.run / "settings.json").exists():
+        raise RunError(
+            f"{parsed.run}: holds no run. Give the --out of a `syncdisc train` or `run`."
+        )
+    data = parsed.data or parsed.run / "store"
+    print(_write_report(parsed.run, ClipStore(data) if data.exists() else None))
+    return 0
+
+
+def demo(args: Sequence[str]) -> int:
+    """`syncdisc demo`."""
+    parser = new_parser("demo")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for its files")
+    parser.add_argument("--resume", action="store_true", help=RESUME)
+    parsed = parser.parse_args(args)
+    from syncdisc_plugin.demo.run import run_demo
+
+    return 0 if run_demo(parsed.out, resume=parsed.resume) else 1

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from syncdisc_plugin import SyncWeight
+
+
+def losses(scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sync loss, the others and the frames they come from; the gradients' norms are 4 and 2."""
+    base = torch.ones(4, requires_grad=True)
+    frames = base * 1.0
+    return scale * 2 * frames.sum(), frames.sum(), frames
+
+
+def test_the_weighted_gradient_has_its_share() -> None:
+    weight = SyncWeight(share=0.25, ramp_steps=0, largest=10)
+    sync, rest, frames = losses()
+    w = weight(sync, rest, frames)
+    (g,) = torch.autograd.grad(w * sync, frames, retain_graph=True)
+    (r,) = torch.autograd.grad(rest, frames, retain_graph=True)
+    torch.testing.assert_close(g.norm(), 0.25 * r.norm())
+    (rest + w * sync).backward()  # the graph is still there
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_scale_of_the_sync_loss_does_not_matter(scale: float) -> None:
+    weight = SyncWeight(ramp_steps=0, largest=1e9)
+    assert weight(*losses(scale)) * scale == pytest.approx(0.25)
+
+
+def test_off_then_a_ramp() -> None:
+    weight = SyncWeight(share=2.0, start_step=3, ramp_steps=4)
+    seen = [weight(*losses()) for _ in range(10)]
+    assert seen == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
+
+
+def test_a_vanished_gradient_does_not_lift_the_weight() -> None:
+    weight = SyncWeight(ramp_steps=0)
+    sync, rest, frames = losses()
+    assert weight(sync * 0, rest, frames) == 0
+    assert SyncWeight(ramp_steps=0)(sync * 1e-9, rest, frames) == 1.0
+
+
+def test_norms_are_measured_every_few_steps_and_smoothed() -> None:
+    weight = SyncWeight(share=1.0, ramp_steps=0, every=2, smoothing=0.5, largest=1e9)
+    seen = [weight(*losses(scale)) for scale in (1, 9, 3, 9, 3)]
+    # Measured: 1, then the mean of 1 and 3, then half of that and half of 3.
+    assert [0.5 / w for w in seen] == pytest.approx([1, 1, 2, 2, 2.5])
+
+
+def test_an_overflow_is_no_measurement() -> None:
+    weight = SyncWeight(ramp_steps=0, every=1)
+    before = weight(*losses())
+    assert weight(*losses(float("inf"))) == before
+    assert weight(*losses(float("nan"))) == before
+
+
+def test_half_precision_gradients_do_not_vanish() -> None:
+    frames = torch.rand(2, 3, 5, 96, 96).half().requires_grad_()
+    frames = frames * 1
+    rest, sync = frames.float().mean(), frames.float().mean() * 3
+    weight = SyncWeight(share=1.0, ramp_steps=0)
+    assert weight(sync, rest, frames) == pytest.approx(1 / 3, rel=0.01)
+
+
+def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    def run(weight: SyncWeight, steps: range) -> list[float]:
+        return [weight(*losses(1 + step % 7)) for step in steps]
+
+    whole = run(SyncWeight(start_step=2, ramp_steps=20, every=3), range(40))
+    first = SyncWeight(start_step=2, ramp_steps=20, every=3)
+    begun = run(first, range(17))
+    torch.save({"sync_weight": first.state_dict()}, tmp_path / "host.pth")
+    second = SyncWeight(start_step=2, ramp_steps=20, every=3)
+    state = torch.load(tmp_path / "host.pth", weights_only=True)
+    second.load_state_dict(state["sync_weight"])
+    assert begun + run(second, range(17, 40)) == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"share": 0}, "share: expected a number above 0, got 0"),
+        ({"start_step": -1}, "start_step: expected"),
+        ({"ramp_steps": -1}, "ramp_steps: expected"),
+        ({"every": 0}, "every: expected"),
+        ({"smoothing": 1.0}, "smoothing: expected a number from 0 to below 1"),
+        ({"largest": 0}, "largest: expected"),
+    ],
+)
+def test_settings_out_of_range(words: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SyncWeight(**words)  # type: ignore[arg-type]
+
+
+def test_mistakes_at_the_call() -> None:
+    sync, rest, frames = losses()
+    other = torch.ones(1, requires_grad=True).sum()
+    for message, arguments in {
+        r"sync_loss: expected a scalar, got \(4,\)\. Take its mean": (frames * 1, rest, frames),
+        r"frames: expected a part of the generator's graph.*detached": (
+            sync,
+            rest,
+            frames.detach(),
+        ),
+        r"rest_loss: expected .* but has no gradient": (sync, rest.detach(), frames),
+        r"rest_loss: expected to depend on the frames": (sync, other, frames),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            SyncWeight()(*arguments)
+    with pytest.raises(ValueError, match=r"state: expected step.*got \['epoch'\]"):
+        SyncWeight().load_state_dict({"epoch": 3})
+
+
+RANK = """
+import sys, torch
+import torch.distributed as dist
+from syncdisc_plugin import SyncWeight
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+frames = torch.ones(4, requires_grad=True) * 1.0
+print(SyncWeight(share=1.0, ramp_steps=0)((1 + rank) * frames.sum(), frames.sum(), frames))
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_agree_on_one_weight(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), str(tmp_path / "meet")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [float(p.communicate(timeout=120)[0]) for p in both]
+    assert said == pytest.approx([1 / 1.5] * 2)
