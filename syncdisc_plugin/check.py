@@ -83,7 +83,7 @@ class Reading:
             flat = x.flatten(0, 1).float()
             flat = F.pad(flat, (columns, columns, rows, rows), mode="replicate")
             x = flat.unflatten(0, x.shape[:2])
-        return self.how.read(x, spec)
+        return self.how.read(*self.how.cut(x, spec), spec)
 
 
 @torch.no_grad()

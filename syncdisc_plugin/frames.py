@@ -25,11 +25,12 @@ REGIONS = {"face": (0.0, 1.0, 0.0, 1.0), "lower": (-1.0, 1.0, 0.0, 1.0)}
 BEYOND = 0.25  # of the frame: how far what is looked at may stick out; edges are repeated
 LEAST_PX = 16  # fewer rows or columns show no lips
 Box = tuple[float, float, float, float]
+Edges = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class FrameFormat:
-    """What a host's frames are, in words; `split` and `read` make the package's frames of them."""
+    """A host's frames in words; `split`, `cut` and `read` make of them what the net sees."""
 
     layout: str | None = None
     """How the axes lie, as an einops pattern (`LAYOUTS`): Wav2Lip's generator gives "b c t h w",
@@ -128,23 +129,63 @@ class FrameFormat:
         """
         return len(self._picked(frames, spec)) - spec.window_frames + 1
 
-    def read(self, frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
-        """Split frames (B, T, 3, H, W) -> what the net sees: (B, F, 3, h, w) RGB in [0, 1], fp32.
+    def cut(self, frames: torch.Tensor, spec: ClipSpec) -> tuple[torch.Tensor, Edges]:
+        """The part of split frames (B, T, 3, H, W) that the net looks at.
 
-        F counts frames at `spec.fps`; h, w are `spec.input_hw` (antialiased, differentiable).
+        Returns:
+            A view of the frames, and how many columns and rows are missing beyond their edges:
+            left, right, top, bottom.
 
         Raises:
-            ValueError: too few frames for one window, or a face that is not where it should be.
+            ValueError: a face that is not where it should be.
         """
-        picked = self._picked(frames, spec)
-        x = frames if len(picked) == frames.shape[1] else frames[:, picked]
-        x = self._cut(x, spec).float()
+        rows, columns = frames.shape[-2:]
+        if min(rows, columns) < LEAST_PX:
+            raise ValueError(
+                f"frames: expected at least {LEAST_PX} rows and columns, got {rows}x{columns}. "
+                "Pass the generated faces, not feature maps or latents; decode latents first."
+            )
+        if spec.region == "lower" and self.region == "face" and columns > 1.8 * rows:
+            raise ValueError(
+                f"frames: expected whole faces, got {rows} rows and {columns} columns, which look "
+                'like lower halves. Pass the faces before they are cut, or say region="lower".'
+            )
+        if spec.region == "lower" and self.region == "lower" and columns < 1.3 * rows:
+            raise ValueError(
+                f"frames: expected lower halves, twice as wide as high, got {rows} rows and "
+                f'{columns} columns, which look like whole faces. Say region="face".'
+            )
+        top, bottom, left, right = self.box
+        if spec.region == "lower":
+            top = (top + bottom) / 2
+        if min(top, left) < -BEYOND or max(bottom, right) > 1 + BEYOND:
+            raise ValueError(
+                f"region: {self.region!r} puts what the weights look at ({spec.region} part: rows "
+                f"{top:.2f}..{bottom:.2f}, columns {left:.2f}..{right:.2f}) outside the frame. "
+                "Pass frames that show the whole of it, or another box."
+            )
+        y0, y1 = round(top * rows), round(bottom * rows)
+        x0, x1 = round(left * columns), round(right * columns)
+        edges = (max(0, -x0), max(0, x1 - columns), max(0, -y0), max(0, y1 - rows))
+        return frames[..., max(0, y0) : y1, max(0, x0) : x1], edges
+
+    def read(self, part: torch.Tensor, edges: Edges, spec: ClipSpec) -> torch.Tensor:
+        """What `cut` gave -> what the net sees: (B, F, 3, h, w) RGB in [0, 1], fp32.
+
+        F counts frames at `spec.fps`; h, w are `spec.input_hw` (antialiased, differentiable).
+        """
+        picked = self._picked(part, spec)
+        x = part.float() if len(picked) == part.shape[1] else part[:, picked].float()
         low, high = VALUE_RANGES[self.value_range]
-        x = (x - low) / (high - low)
+        if (low, high) != (0, 1):
+            x = (x - low) / (high - low)
         x = x.flip(2) if self.color == "bgr" else x
-        if tuple(x.shape[-2:]) != spec.input_hw:
+        if any(edges) or tuple(x.shape[-2:]) != spec.input_hw:
+            flat = x.flatten(0, 1)
+            if any(edges):
+                flat = F.pad(flat, edges, mode="replicate")
             flat = F.interpolate(
-                x.flatten(0, 1), spec.input_hw, mode="bilinear", antialias=True, align_corners=False
+                flat, spec.input_hw, mode="bilinear", antialias=True, align_corners=False
             )
             x = flat.unflatten(0, x.shape[:2])
         return x
@@ -194,44 +235,6 @@ class FrameFormat:
                 f'layout="(b t) c h w" with n_frames={wanted}.'
             )
         return picked
-
-    def _cut(self, x: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
-        """The part of the frame that the net looks at."""
-        rows, columns = x.shape[-2:]
-        if min(rows, columns) < LEAST_PX:
-            raise ValueError(
-                f"frames: expected at least {LEAST_PX} rows and columns, got {rows}x{columns}. "
-                "Pass the generated faces, not feature maps or latents; decode latents first."
-            )
-        if spec.region == "lower" and self.region == "face" and columns > 1.8 * rows:
-            raise ValueError(
-                f"frames: expected whole faces, got {rows} rows and {columns} columns, which look "
-                'like lower halves. Pass the faces before they are cut, or say region="lower".'
-            )
-        if spec.region == "lower" and self.region == "lower" and columns < 1.3 * rows:
-            raise ValueError(
-                f"frames: expected lower halves, twice as wide as high, got {rows} rows and "
-                f'{columns} columns, which look like whole faces. Say region="face".'
-            )
-        top, bottom, left, right = self.box
-        if spec.region == "lower":
-            top = (top + bottom) / 2
-        if min(top, left) < -BEYOND or max(bottom, right) > 1 + BEYOND:
-            raise ValueError(
-                f"region: {self.region!r} puts what the weights look at ({spec.region} part: rows "
-                f"{top:.2f}..{bottom:.2f}, columns {left:.2f}..{right:.2f}) outside the frame. "
-                "Pass frames that show the whole of it, or another box."
-            )
-        y0, y1, x0, x1 = (
-            round(r * n)
-            for r, n in zip((top, bottom, left, right), (rows, rows, columns, columns), strict=True)
-        )
-        part = x[..., max(0, y0) : y1, max(0, x0) : x1]
-        beyond = (max(0, -x0), max(0, x1 - columns), max(0, -y0), max(0, y1 - rows))
-        if not any(beyond):
-            return part
-        flat = F.pad(part.flatten(0, 1).float(), beyond, mode="replicate")
-        return flat.unflatten(0, x.shape[:2])
 
 
 def _fits(least: float, most: float, value_range: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from syncdisc_plugin.sound import (
 from syncdisc_plugin.spec import ClipSpec
 
 # Items are judged a few at a time, since each one's gradient is taken at once: the memory of a
-# call does not grow with the batch. Windows that fit into a processor's cache are faster, too.
+# call does not grow with the batch.
 WINDOWS_AT_ONCE = {"cpu": 8, "other": 256}
 REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": torch.mean,
@@ -267,15 +268,38 @@ class SyncLoss(nn.Module):
     def _embed(
         self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        v = self.net.embed_frames(self.format.read(x, self.spec))
-        with torch.no_grad():
-            a = self.net.embed_mel(mel, starts)
-        return v, a
+        """Embeddings of split frames and of their audio."""
+        part, edges = self.format.cut(x, self.spec)
+        return (
+            self.net.embed_frames(self.format.read(part, edges, self.spec)),
+            self.net.embed_mel(mel, starts),
+        )
 
     def _loss(self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """(B,) of split frames."""
-        v, a = self._embed(x, mel, starts)
+        return self._objective(*self._embed(x, mel, starts))
+
+    def _objective(self, v: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        """(B,) of embeddings (B, N, D)."""
         return WINDOWS[self.windows](KINDS[self.kind](self.net, (v * a).sum(-1)))
+
+    def _loss_and_gradient(
+        self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor, bound: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) of split frames, and its gradient at them, bounded item by item."""
+        part, edges = self.format.cut(x, self.spec)
+        part = part.detach().requires_grad_()
+        with torch.no_grad():
+            a = self.net.embed_mel(mel, starts)
+        with torch.enable_grad():
+            v = self.net.embed_frames(self.format.read(part, edges, self.spec))
+            loss = self._objective(v, a)
+            (gradient,) = torch.autograd.grad(loss.sum(), part)
+        gradient = gradient.nan_to_num_(posinf=0.0, neginf=0.0)
+        norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None, None]
+        whole = torch.zeros_like(x)
+        self.format.cut(whole, self.spec)[0].copy_(gradient.mul_((bound / norm).clamp(max=1.0)))
+        return loss.detach(), whole
 
     def _in_pieces(
         self,
@@ -322,18 +346,8 @@ class _Judged(torch.autograd.Function):
         sync: SyncLoss,
         bound: float,
     ) -> torch.Tensor:
-        def judged(
-            x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            x = x.detach().requires_grad_()
-            with torch.enable_grad():
-                loss = sync._loss(x, mel, starts)
-                (gradient,) = torch.autograd.grad(loss.sum(), x)
-            gradient = torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
-            norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None, None]
-            return loss.detach(), gradient * (bound / norm).clamp(max=1.0)
-
-        loss, gradient = sync._in_pieces(frames, mel, starts, judged)
+        judge = partial(sync._loss_and_gradient, bound=bound)
+        loss, gradient = sync._in_pieces(frames, mel, starts, judge)
         ctx.save_for_backward(gradient)
         return loss
 

@@ -62,15 +62,17 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
     """
     path = resolve(ref)
     about = read_about(path)
-    net = Discriminator(about["spec"], about["architecture"])
+    with torch.random.fork_rng(devices=[]):  # a host's seed is its own
+        net = Discriminator(about["spec"], about["architecture"])
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        net.load_state_dict(tensors, strict=True)
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        net.load_state_dict(tensors, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         what = " ".join(str(error).split()).rstrip(".")[:400]
         raise WeightsError(f"weights {path}: {what}. Write it again with the trainer.") from error
-    return net.to(device).eval()
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval()
 
 
 def load_judge(ref: str | Path = "base", device: str | torch.device = "cpu") -> Judge:
@@ -152,7 +154,8 @@ def _shipped() -> Path | None:
 def _check_hash(path: Path) -> None:
     sums = (path.parent / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split() for line in sums if line.strip())}
-    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
     if expected.get(path.name) != actual:
         raise WeightsError(
             f"weights {path.name}: sha256 {actual[:12]}… is not the one in SHA256SUMS. "

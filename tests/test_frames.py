@@ -127,7 +127,8 @@ def test_weights_that_see_the_whole_face(tmp_path: Path) -> None:
 )
 def test_frames_are_picked_at_the_weights_rate(fps: float, picked: list[int]) -> None:
     x = torch.arange(11.0)[None, :, None, None, None].expand(1, 11, 3, 96, 96)
-    read = FrameFormat(fps=fps, value_range="0..255").read(x, SPEC) * 255
+    how = FrameFormat(fps=fps, value_range="0..255")
+    read = how.read(*how.cut(x, SPEC), SPEC) * 255
     assert [round(v) for v in read[0, :5, 0, 0, 0].tolist()] == picked
     for i, frame in enumerate(picked):
         assert abs(frame / fps - i / 25) <= 0.5 / fps + 1e-9

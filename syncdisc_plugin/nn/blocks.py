@@ -6,6 +6,18 @@ import torch
 from torch import nn
 
 
+class WholeConv(nn.Conv2d):
+    """A convolution whose kernel covers the whole input: one matrix product, several times faster.
+
+    Both sides are read channels last, where that is a view.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C', 1, 1), H and W the kernel's."""
+        x, weight = (t.permute(0, 2, 3, 1).flatten(1) for t in (x, self.weight))
+        return nn.functional.linear(x, weight, self.bias)[..., None, None]
+
+
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm, ReLU. The norm folds into the convolution for a frozen net."""
 
@@ -16,9 +28,10 @@ class ConvNorm(nn.Sequential):
         kernel: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] = 0,
+        conv: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__(
-            nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False),
+            conv(c_in, c_out, kernel, stride, padding, bias=False),
             nn.BatchNorm2d(c_out),
             nn.ReLU(inplace=True),
         )

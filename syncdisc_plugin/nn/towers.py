@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from syncdisc_plugin.nn.blocks import ConvNorm, Residual
+from syncdisc_plugin.nn.blocks import ConvNorm, Residual, WholeConv
 from syncdisc_plugin.spec import ClipSpec
 
 STEM_FRAMES = 3
@@ -38,7 +38,7 @@ class FaceTower(nn.Module):
         # A lower half of 96x96 arrives here as 3x6; larger faces are pooled to the same grid.
         rows = 3 if spec.region == "lower" else 6
         self.pool = nn.AdaptiveAvgPool2d((rows, 6))
-        self.flatten = ConvNorm(8 * w, 8 * w, (rows, 6))
+        self.flatten = ConvNorm(8 * w, 8 * w, (rows, 6), conv=WholeConv)
         self.dropout = nn.Dropout(dropout)
         self.join = ConvNorm(8 * w, 2 * embed_dim, (1, self.join_frames))
         self.head = nn.Conv2d(2 * embed_dim, embed_dim, 1)
