@@ -17,8 +17,8 @@ def losses(scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return scale * 2 * frames.sum(), frames.sum(), frames
 
 
-def test_the_weighted_gradient_has_its_share() -> None:
-    weight = SyncWeight(share=0.25, ramp_steps=0, largest=10)
+def test_the_weighted_gradient_has_its_ratio() -> None:
+    weight = SyncWeight(ratio=0.25, ramp_steps=0, largest=10)
     sync, rest, frames = losses()
     w = weight(sync, rest, frames)
     (g,) = torch.autograd.grad(w * sync, frames, retain_graph=True)
@@ -29,12 +29,12 @@ def test_the_weighted_gradient_has_its_share() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_scale_of_the_sync_loss_does_not_matter(scale: float) -> None:
-    weight = SyncWeight(ramp_steps=0, largest=1e9)
+    weight = SyncWeight(0.5, ramp_steps=0, largest=1e9)
     assert weight(*losses(scale)) * scale == pytest.approx(0.25)
 
 
 def test_off_then_a_ramp() -> None:
-    weight = SyncWeight(share=2.0, start_step=3, ramp_steps=4)
+    weight = SyncWeight(ratio=2.0, start_step=3, ramp_steps=4)
     seen = [weight(*losses()) for _ in range(10)]
     assert seen == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
 
@@ -47,7 +47,7 @@ def test_a_vanished_gradient_does_not_lift_the_weight() -> None:
 
 
 def test_norms_are_measured_every_few_steps_and_smoothed() -> None:
-    weight = SyncWeight(share=1.0, ramp_steps=0, every=2, smoothing=0.5, largest=1e9)
+    weight = SyncWeight(ratio=1.0, ramp_steps=0, every=2, smoothing=0.5, largest=1e9)
     seen = [weight(*losses(scale)) for scale in (1, 9, 3, 9, 3)]
     # Measured: 1, then the mean of 1 and 3, then half of that and half of 3.
     assert [0.5 / w for w in seen] == pytest.approx([1, 1, 2, 2, 2.5])
@@ -64,7 +64,7 @@ def test_half_precision_gradients_do_not_vanish() -> None:
     frames = torch.rand(2, 3, 5, 96, 96).half().requires_grad_()
     frames = frames * 1
     rest, sync = frames.float().mean(), frames.float().mean() * 3
-    weight = SyncWeight(share=1.0, ramp_steps=0)
+    weight = SyncWeight(ratio=1.0, ramp_steps=0)
     assert weight(sync, rest, frames) == pytest.approx(1 / 3, rel=0.01)
 
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"share": 0}, "share: expected a number above 0, got 0"),
+        ({"ratio": 0}, "ratio: expected a number above 0, got 0"),
         ({"start_step": -1}, "start_step: expected"),
         ({"ramp_steps": -1}, "ramp_steps: expected"),
         ({"every": 0}, "every: expected"),
@@ -124,7 +124,7 @@ from syncdisc_plugin import SyncWeight
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 frames = torch.ones(4, requires_grad=True) * 1.0
-print(SyncWeight(share=1.0, ramp_steps=0)((1 + rank) * frames.sum(), frames.sum(), frames))
+print(SyncWeight(ratio=1.0, ramp_steps=0)((1 + rank) * frames.sum(), frames.sum(), frames))
 dist.destroy_process_group()
 """
 

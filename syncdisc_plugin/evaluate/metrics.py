@@ -225,6 +225,7 @@ def summary(clips: Sequence[Embedded], scale: float, bias: float) -> dict[str, o
         "similarity_true": float(pairs.true.mean()),
         "similarity_false": float(pairs.false.mean()),
         "gap": float(pairs.true.mean() - pairs.false.mean()),
+        **_losses(clips, pairs, scale, bias),
         "offset_mae_frames": float(np.abs(offsets).mean()),
         "offset_within_1": float((np.abs(offsets) <= 1).mean()),
         "confidence": float(np.mean([c.confidence for c in curves])),
@@ -233,6 +234,20 @@ def summary(clips: Sequence[Embedded], scale: float, bias: float) -> dict[str, o
         "n_windows": int(sum(len(c.v) for c in clips)),
     }
     return {name: _known(value) for name, value in figures.items()}
+
+
+def _losses(clips: Sequence[Embedded], pairs: Pairs, scale: float, bias: float) -> dict[str, float]:
+    """What `SyncLoss` says of real pairs, its spread over clips, and what it says of false ones."""
+
+    def loss(similarity: np.ndarray) -> float:
+        return float(np.logaddexp(0.0, -(scale * similarity + bias)).mean())
+
+    by_clip = [loss((c.v * c.a).sum(-1).double().numpy()) for c in clips]
+    return {
+        "loss_true": loss(pairs.true),
+        "loss_true_sd": float(np.std(by_clip)),
+        "loss_false": loss(pairs.false),
+    }
 
 
 def _known(value: object) -> object:
