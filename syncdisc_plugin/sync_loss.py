@@ -286,7 +286,7 @@ class SyncLoss(nn.Module):
     def _loss_and_gradient(
         self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor, bound: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,) of split frames, and its gradient at them, bounded item by item."""
+        """(B,) of split frames, and its gradient at what is looked at, bounded item by item."""
         part, edges = self.format.cut(x, self.spec)
         part = part.detach().requires_grad_()
         with torch.no_grad():
@@ -295,11 +295,10 @@ class SyncLoss(nn.Module):
             v = self.net.embed_frames(self.format.read(part, edges, self.spec))
             loss = self._objective(v, a)
             (gradient,) = torch.autograd.grad(loss.sum(), part)
-        gradient = gradient.nan_to_num_(posinf=0.0, neginf=0.0)
-        norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None, None]
-        whole = torch.zeros_like(x)
-        self.format.cut(whole, self.spec)[0].copy_(gradient.mul_((bound / norm).clamp(max=1.0)))
-        return loss.detach(), whole
+        norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
+        # An item whose gradient overflowed gives none.
+        gradient = torch.where(norm.isfinite(), gradient, 0.0)
+        return loss.detach(), gradient.mul_((bound / norm.clamp_min(1e-12)).clamp_(max=1.0))
 
     def _in_pieces(
         self,
@@ -349,13 +348,20 @@ class _Judged(torch.autograd.Function):
         judge = partial(sync._loss_and_gradient, bound=bound)
         loss, gradient = sync._in_pieces(frames, mel, starts, judge)
         ctx.save_for_backward(gradient)
+        ctx.sync, ctx.shape, ctx.strides = sync, frames.shape, frames.stride()
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0][:, None, None, None, None], None, None, None, None
+        # Axes in the host's own order in memory, so that nobody has to copy.
+        order = sorted(range(5), key=lambda axis: -ctx.strides[axis])
+        whole = gradient.new_zeros([ctx.shape[axis] for axis in order])
+        whole = whole.permute([order.index(axis) for axis in range(5)])
+        part, _ = ctx.sync.format.cut(whole, ctx.sync.spec)
+        part.copy_(gradient).mul_(grad_outputs[0][:, None, None, None, None])
+        return whole, None, None, None, None
 
 
 def _device_type(frames: torch.Tensor) -> str:

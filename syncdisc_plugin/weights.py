@@ -66,8 +66,9 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
         net = Discriminator(about["spec"], about["architecture"])
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-        net.load_state_dict(tensors, strict=True, assign=True)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        net.load_state_dict(tensors, strict=True)
+        del tensors
     except (SafetensorError, RuntimeError) as error:
         what = " ".join(str(error).split()).rstrip(".")[:400]
         raise WeightsError(f"weights {path}: {what}. Write it again with the trainer.") from error

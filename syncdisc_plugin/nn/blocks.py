@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return torch.relu(x + self.norm(self.conv(x)))
+        return self.norm(self.conv(x)).add_(x).relu_()
 
 
 def unit(x: torch.Tensor, eps: float = 1e-4) -> torch.Tensor:

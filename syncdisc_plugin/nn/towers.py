@@ -46,11 +46,11 @@ class FaceTower(nn.Module):
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """frames (B, F, 3, h, w) RGB in [0, 1] -> (B, F - T + 1, D), not normalised."""
         b, f = frames.shape[:2]
-        x = frames * 2 - 1
+        x = rearrange(frames, "B F C H W -> B F H W C") * 2 - 1
         positions = f - STEM_FRAMES + 1
         # Neighbouring frames side by side as channels: a 3-D stem at the price of a 2-D one.
-        x = torch.cat([x[:, i : i + positions] for i in range(STEM_FRAMES)], dim=2)
-        x = rearrange(x, "B N C H W -> (B N) C H W").contiguous(memory_format=torch.channels_last)
+        x = torch.cat([x[:, i : i + positions] for i in range(STEM_FRAMES)], dim=-1)
+        x = rearrange(x, "B N H W C -> (B N) C H W")  # channels last in memory
         x = self.flatten(self.pool(self.body(x)))
         x = rearrange(self.dropout(x), "(B N) C 1 1 -> B C 1 N", B=b)
         return rearrange(self.head(self.join(x)), "B D 1 N -> B N D")
