@@ -36,12 +36,13 @@ TRAIN = [f"--{f.name}" for f in dataclasses.fields(TrainSettings)]
 SETTINGS = {
     "demo": ["--out", "--resume"],
     "run": ["--videos", "--out", "--resume", "--config", *PREPARE, *TRACK, *TRAIN],
-    "prepare": ["paths", "--out", *PREPARE, *TRACK],
+    "prepare": ["paths", "--out", "--layout", "--layout_out", "--layout_run", *PREPARE, *TRACK],
     "train": ["--data", "--out", "--resume", "--config", *TRAIN, "--stage2.learning_rate"],
     "doctor": ["--data", "--weights", "--device", "--json"],
     "filter": ["--data", "--weights", "--out"],
     "evaluate": ["--weights", "--data", "--videos", "--part", "--json", *PREPARE, *TRACK],
     "score": ["videos", "--weights", "--json", "--detector", "--models", *TRACK],
+    "export": ["--weights", "--out"],
     "report": ["run", "--data"],
 }
 
@@ -438,6 +439,38 @@ def test_score_of_a_clip_shorter_than_a_window(run: Run, net: Path, tmp_path: Pa
     argv = ["score", tmp_path / "short.mp4", "--weights", net, "--detector", "none"]
     check_refused(run(*argv), "score", r"short\.mp4: ")
     check_refused(run(*argv, "--track.min_frames", "2"), "score", r"short\.mp4: ")
+
+
+def test_a_host_layout_of_a_store(
+    run: Run, net: Path, tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    """Without videos, from a store that is there; the verdicts of `filter` are followed."""
+    assert (
+        run("filter", "--data", tiny_store.root, "--weights", net, "--out", tmp_path / "f")[0] == 0
+    )
+    rows = [json.loads(r) for r in (tmp_path / "f" / "filter.jsonl").read_text().splitlines()]
+    rows[0] |= {"verdict": "dropped"}
+    rows[1:] = [r | {"verdict": "kept", "lag_frames": 0.0} for r in rows[1:]]
+    (tmp_path / "f" / "filter.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    argv = ["prepare", "--out", tiny_store.root, "--layout", "wav2lip"]
+    status, out, err = run(*argv, "--layout_run", tmp_path / "f", "--layout_out", tmp_path / "host")
+    assert status == 0, err
+    assert f"wav2lip: {len(rows) - 1} clips" in out and "1 left out" in out
+    assert len(list((tmp_path / "host").rglob("audio.wav"))) == len(rows) - 1
+    check_refused(
+        run(*argv, "--layout_run", tmp_path), "prepare", r"--layout_run .*holds no filter\.jsonl"
+    )
+    check_refused(run(*argv[:-1], "nohost"), "prepare", "layout: .*nohost")
+    check_refused(run("prepare", "--out", tiny_store.root), "prepare", "give videos, or --layout")
+
+
+def test_export_writes_what_it_checked(run: Run, net: Path, tmp_path: Path) -> None:
+    status, out, err = run("export", "--weights", net, "--out", tmp_path / "net.pt2")
+    assert status == 0, err
+    assert (tmp_path / "net.pt2").exists() and "net.pt2" in out
+    check_refused(
+        run("export", "--weights", net, "--out", tmp_path / "net.bin"), "export", r"\.bin"
+    )
 
 
 def test_prepare_of_bad_videos_only(run: Run, tmp_path: Path) -> None:
