@@ -157,7 +157,7 @@ def small_host(tmp_path: Path) -> Path:
 def test_a_host_is_trained_in_all_its_ways(
     small_host: Path, tiny_store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path: path.read_bytes() for path in small_host.rglob("*.py")}
+    before = {path: path.read_bytes() for path in small_host.rglob("*") if path.is_file()}
     out = tmp_path / "figures.json"
     words = ["wav2lip", "--host-dir", str(small_host), "--clips", str(tiny_store.root)]
     assert check_host.main([*words, "--steps", "2", "--json", str(out)]) == 0
@@ -175,10 +175,9 @@ def test_a_host_is_trained_in_all_its_ways(
     assert ours["loss"] == pytest.approx(drop_in["loss"], rel=1e-4)
     assert ours["gradient"] == pytest.approx(drop_in["gradient"], rel=1e-3)
     assert ours["rest"] == pytest.approx(own["rest"], rel=0.2)
-    assert ours["check"].startswith("sync.check: 16 real pairs")
+    assert ours["check"].startswith("sync.check: 10 real pairs")
     assert "log_mel instead" in said  # audio.py of this host does not run
-    after = {path: path.read_bytes() for path in small_host.rglob("*.py")}
-    assert before == after and not list(small_host.glob("*.pth"))
+    assert before == {path: path.read_bytes() for path in small_host.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
