@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -54,8 +55,8 @@ class SyncLoss(nn.Module):
 
     The judge inside is not a child module: it has no parameters to optimise, adds nothing to the
     host's checkpoints, stays in eval mode and in fp32 whatever the host calls. `.to(device)` moves
-    it, and so does a call with frames that lie elsewhere. Its graph is freed inside `forward`; only
-    the gradient at the frames is kept.
+    it, and a call with frames that lie elsewhere makes a copy there. Its graph is freed inside
+    `forward`; only the gradient at the frames is kept.
 
     Args:
         weights: a shipped name, the path of a checkpoint that the trainer wrote, or another
@@ -115,6 +116,7 @@ class SyncLoss(nn.Module):
             )
         # In a tuple, so that nn.Module does not register it.
         self._judge = (freeze(checkpoints.load_judge(weights)),)
+        self._elsewhere: dict[torch.device, Judge] = {}
         self.windows, self.kind, self.reduction = windows, kind, reduction
         self.weight, self.max_gradient = weight, max_gradient
         self._checked = False
@@ -194,7 +196,7 @@ class SyncLoss(nn.Module):
         Arguments as in `forward`.
         """
         v, a = self.embed(frames, mel, **audio)
-        return torch.sigmoid(self.net.logit((v * a).sum(-1))).mean(1)
+        return torch.sigmoid(self._net_on(v.device).logit((v * a).sum(-1))).mean(1)
 
     @torch.no_grad()
     def embed(
@@ -260,19 +262,28 @@ class SyncLoss(nn.Module):
             else:
                 check_waveform_values(waveform)
             self._checked = True
-        # No parameter tells a host that the judge must be moved.
-        if next(self.net.parameters()).device != frames.device:
-            self.net.to(frames.device)
         return x, heard.float(), starts.expand(len(x), -1)
+
+    def _net_on(self, device: torch.device) -> Judge:
+        """The judge, or a copy of it where the frames lie.
+
+        No parameter tells a host, or nn.DataParallel's replicas, that it must be moved.
+        """
+        if next(self.net.parameters()).device == device:
+            return self.net
+        if device not in self._elsewhere:
+            self._elsewhere[device] = copy.deepcopy(self.net).to(device)
+        return self._elsewhere[device]
 
     def _embed(
         self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings of split frames and of their audio."""
         part, edges = self.format.cut(x, self.spec)
+        net = self._net_on(x.device)
         return (
-            self.net.embed_frames(self.format.read(part, edges, self.spec)),
-            self.net.embed_mel(mel, starts),
+            net.embed_frames(self.format.read(part, edges, self.spec)),
+            net.embed_mel(mel, starts),
         )
 
     def _loss(self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
@@ -281,7 +292,8 @@ class SyncLoss(nn.Module):
 
     def _objective(self, v: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         """(B,) of embeddings (B, N, D)."""
-        return WINDOWS[self.windows](KINDS[self.kind](self.net, (v * a).sum(-1)))
+        net = self._net_on(v.device)
+        return WINDOWS[self.windows](KINDS[self.kind](net, (v * a).sum(-1)))
 
     def _loss_and_gradient(
         self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor, bound: float
@@ -289,10 +301,11 @@ class SyncLoss(nn.Module):
         """(B,) of split frames, and its gradient at what is looked at, bounded item by item."""
         part, edges = self.format.cut(x, self.spec)
         part = part.detach().requires_grad_()
+        net = self._net_on(x.device)
         with torch.no_grad():
-            a = self.net.embed_mel(mel, starts)
+            a = net.embed_mel(mel, starts)
         with torch.enable_grad():
-            v = self.net.embed_frames(self.format.read(part, edges, self.spec))
+            v = net.embed_frames(self.format.read(part, edges, self.spec))
             loss = self._objective(v, a)
             (gradient,) = torch.autograd.grad(loss.sum(), part)
         norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
@@ -322,6 +335,7 @@ class SyncLoss(nn.Module):
         """`.to(device)` and `.cuda()` move the judge; `.half()` and the like leave it in fp32."""
         super()._apply(fn, recurse)
         self.net.to(fn(torch.zeros(1)).device)
+        self._elsewhere.clear()
         return self
 
     def extra_repr(self) -> str:

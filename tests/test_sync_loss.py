@@ -425,6 +425,16 @@ def test_the_judge_moves_with_the_host(path: Path) -> None:
     assert {p.device.type for p in host.sync.net.parameters()} == {"meta"}
 
 
+def test_frames_elsewhere_get_a_copy_and_leave_the_judge_where_it_is(path: Path) -> None:
+    """As for the replicas of nn.DataParallel, which share one SyncLoss."""
+    sync = SyncLoss(path)
+    assert sync._net_on(torch.device("cpu")) is sync.net
+    there = sync._net_on(torch.device("meta"))
+    assert {p.device.type for p in there.parameters()} == {"meta"}
+    assert there is sync._net_on(torch.device("meta"))
+    assert {p.device.type for p in sync.net.parameters()} == {"cpu"}
+
+
 @pytest.mark.parametrize("copied", ["deepcopy", "pickle"])
 def test_copies_judge_alike(path: Path, copied: str) -> None:
     host = Host(path)
