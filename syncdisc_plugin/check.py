@@ -132,7 +132,8 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
         )
     own, offset = np.concatenate(ranks), _offset(np.concatenate(curves))
     gap = {advice: np.concatenate(g) for advice, g in gaps.items()}
-    gains = {a: (g - gap[""]) / abs(gap[""].mean()) for a, g in gap.items() if a}
+    own_gap = max(abs(gap[""].mean()), 1e-6)  # 0 where all items sound alike
+    gains = {a: (g - gap[""]) / own_gap for a, g in gap.items() if a}
     t, f = torch.cat(true), torch.cat(false)
     return SyncCheck(
         items=seen,

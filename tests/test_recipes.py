@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn.foreign import Wav2LipExpert
 from syncdisc_plugin.timing import mel_start
@@ -92,7 +93,7 @@ def test_the_fields_recipe_trains_and_is_measured(
     )
     assert len(log["curve"]) == 8 and log["steps"] >= 1
     assert 0.4 < log["curve"][0]["loss"] < 3  # not yet learnt
-    (one,) = bench["field"].embed(net, tiny_store, tiny_store.clips[8:9], "fp32")
+    (one,) = embed_clips(net, tiny_store, tiny_store.clips[8:9])
     assert one.v.shape == one.a.shape == (tiny_store.windows(one.clip), 512)
 
 
