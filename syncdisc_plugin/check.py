@@ -21,6 +21,7 @@ from syncdisc_plugin.spec import ClipSpec
 
 SUITS, DOUBTFUL = 0.75, 0.6  # share of true pairs above false ones
 GAIN = 0.04  # least relative gain of the gap that is worth an advice
+ARGUMENTS = ("frames", "mel", "waveform", "start")
 BORDER = 0.125  # of the box, added or cut off on each side, when other crops are tried
 MAX_OFFSET = 15  # frames
 
@@ -99,11 +100,14 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
     Raises:
         ValueError: no batch of at least two items, or a batch that does not fit `how`.
     """
-    gaps: dict[str, list[np.ndarray]] = {}
-    ranks, true, false, curves, seen = [], [], [], [], 0
+    differences: dict[str, list[np.ndarray]] = {}
+    ranks: list[np.ndarray] = []
+    gaps: list[np.ndarray] = []
+    true, false, curves, seen = [], [], [], 0
     device = next(net.parameters()).device
     for batch in batches:
-        given = {k: v.to(device) for k, v in _named(batch).items() if isinstance(v, torch.Tensor)}
+        named = _named(batch)
+        given = {k: torch.as_tensor(named[k], device=device) for k in ARGUMENTS if k in named}
         frames = given["frames"]
         x = how.split(frames)
         if len(x) < 2:
@@ -115,8 +119,10 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
         for reading in _readings(how, frames):
             v = net.embed_frames(reading.read(frames, net.spec))
             pairs = torch.einsum("ind,jnd->ij", v, a) / n
-            gaps.setdefault(reading.advice, []).append(_gap(pairs))
-            if not reading.advice:
+            if reading.advice:  # not every batch can be read in every other way
+                differences.setdefault(reading.advice, []).append(_gap(pairs) - gaps[-1])
+            else:
+                gaps.append(_gap(pairs))
                 ranks.append(_rank(pairs))
                 logits, same = net.logit(pairs), torch.eye(len(x), dtype=torch.bool, device=device)
                 true.append(logits[same].cpu())
@@ -131,9 +137,8 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
             "made of the other items of a batch: raise its size."
         )
     own, offset = np.concatenate(ranks), _offset(np.concatenate(curves))
-    gap = {advice: np.concatenate(g) for advice, g in gaps.items()}
-    own_gap = max(abs(gap[""].mean()), 1e-6)  # 0 where all items sound alike
-    gains = {a: (g - gap[""]) / own_gap for a, g in gap.items() if a}
+    gap = max(abs(np.concatenate(gaps).mean()), 1e-6)  # 0 where all items sound alike
+    gains = {advice: np.concatenate(d) / gap for advice, d in differences.items()}
     t, f = torch.cat(true), torch.cat(false)
     return SyncCheck(
         items=seen,

@@ -169,6 +169,29 @@ def test_other_videos_audio_suits_nobody() -> None:
     assert found.advice.startswith("The weights do not suit these batches")
 
 
+def test_batches_of_unlike_values() -> None:
+    """The second cannot be read as 0..1; what the first says of that is not lost, nor mixed up."""
+    one, other = show(0, 16), show(1, 16)
+    batches = [(one.frames, one.mel()), (other.frames * 2 - 1, other.mel())]
+    found = check(Lantern(), FrameFormat(value_range="-1..1"), batches)
+    assert found.items == 16
+    assert 'value range: say value_range="0..1"' in found.gains
+
+
+def test_one_start_for_all_items() -> None:
+    both = show(0, 5)
+    both.start[:] = 30
+    for row in range(8):  # lit by the audio of the same moment
+        level = both.waveform[row].unflatten(0, (80, -1)).abs().amax(1)
+        seen = 0.5 * level[30:35].log10() + 1.2
+        both.frames[row, 0, :, 66:78, 36:60] = seen[:, None, None]
+    given = {"frames": both.frames, "waveform": both.waveform}
+    as_number, as_tensor = (
+        check(Lantern(), FrameFormat(), [{**given, "start": start}]) for start in (30, both.start)
+    )
+    assert as_number == as_tensor and as_number.accuracy > 0.7
+
+
 def test_no_more_batches_than_needed() -> None:
     asked = []
 
