@@ -15,15 +15,11 @@ from syncdisc_plugin import ClipSpec, log_mel
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.frames import Box
+from syncdisc_plugin.timing import mel_start, sample_of_frame
 
-FPS, SAMPLE_RATE_HZ, HOP = 25, 16000, 200
+SPEC = ClipSpec()
 WHOLE: Box = (0.0, 1.0, 0.0, 1.0)
 GRID = 5  # every fifth frame falls on a whole mel frame: the windows need no rounding
-
-
-def mel_frame(frame: int) -> int:
-    """Where the hosts cut the mel for a frame: floor(80 * frame / 25)."""
-    return frame * SAMPLE_RATE_HZ // (HOP * FPS)
 
 
 def mel_length(n_frames: int) -> int:
@@ -128,7 +124,7 @@ class InventedFootage:
         coarse = torch.from_numpy(rng.random((1, 3, max(2, length // 3), 8, 8), dtype=np.float32))
         smooth = F.interpolate(coarse, (length, 96, 96), mode="trilinear")[0]
         faces = (smooth.movedim(0, -1) * 255).byte().numpy()
-        samples = length * SAMPLE_RATE_HZ // FPS
+        samples = sample_of_frame(length, SPEC)
         knots = np.arange(0, samples, 1600)
         loud = np.interp(np.arange(samples), knots, rng.random(len(knots)))
         audio = (0.3 * loud * rng.standard_normal(samples).clip(-3, 3)).astype(np.float32)
@@ -159,9 +155,10 @@ def _stack(items: list[_Item], hw: tuple[int, int], box: Box) -> Windows:
         return _place(x.flatten(0, 1), items[0].border, hw, box).unflatten(0, x.shape[:2])
 
     def cut(item: _Item, first: int, length: int) -> np.ndarray:
-        piece = item.mel[:, mel_frame(first) : mel_frame(first) + length]
+        begin = mel_start(first, SPEC)
+        piece = item.mel[:, begin : begin + length]
         missing = length - piece.shape[1]
-        return np.pad(piece, ((0, 0), (0, missing)), constant_values=-ClipSpec().mel.max_abs)
+        return np.pad(piece, ((0, 0), (0, missing)), constant_values=-SPEC.mel.max_abs)
 
     n = len(items[0].faces)
     mel = np.stack([cut(i, i.start, mel_length(n)) for i in items])[:, None]

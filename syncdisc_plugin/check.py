@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat
+from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat, fits
 from syncdisc_plugin.nn.curve import similarity_by_offset
 from syncdisc_plugin.nn.judge import Judge
-from syncdisc_plugin.sound import mel_windows, waveform_windows
+from syncdisc_plugin.sound import sound_windows
 from syncdisc_plugin.spec import ClipSpec
 
 SUITS, DOUBTFUL = 0.75, 0.6  # share of true pairs above false ones
@@ -167,13 +167,8 @@ def _named(batch: Any) -> Mapping[str, Any]:
 def _sound(
     given: Mapping[str, torch.Tensor], how: FrameFormat, spec: ClipSpec, batch: int, n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if "mel" in given:
-        mel, starts = mel_windows(given["mel"], batch, n, spec)
-    else:
-        mel, starts = waveform_windows(
-            given["waveform"], given.get("start"), how.fps, batch, n, spec
-        )
-    return mel.float(), starts
+    mel, waveform, start = (given.get(name) for name in ("mel", "waveform", "start"))
+    return sound_windows(mel, waveform, start, how.fps, batch, n, spec)
 
 
 def _rank(pairs: torch.Tensor) -> np.ndarray:
@@ -201,10 +196,9 @@ def _readings(how: FrameFormat, frames: torch.Tensor) -> list[Reading]:
     ]
     least, most = (float(v) for v in frames.float().aminmax())
     for name, (low, high) in VALUE_RANGES.items():
-        slack = 0.1 * (high - low)
-        fits = low - slack <= least and most <= high + slack
         # A range of which the values fill less than a quarter is not meant.
-        if name != how.value_range and fits and most - least > 0.25 * (high - low):
+        meant = fits(frames, name) and most - least > 0.25 * (high - low)
+        if name != how.value_range and meant:
             out.append(
                 Reading(f'value range: say value_range="{name}"', replace(how, value_range=name))
             )

@@ -205,8 +205,8 @@ class FrameFormat:
                 "diverged before the sync loss saw it: lower its learning rate, or look at its "
                 "other losses."
             )
-        if not _fits(x, self.value_range):
-            likely = [name for name in ("0..1", "-1..1", "0..255") if _fits(x, name)]
+        if not fits(x, self.value_range):
+            likely = [name for name in ("0..1", "-1..1", "0..255") if fits(x, name)]
             fix = (
                 f'Say value_range="{likely[0]}".'
                 if likely
@@ -239,7 +239,7 @@ class FrameFormat:
         return picked
 
 
-def _fits(x: torch.Tensor, value_range: str) -> bool:
+def fits(x: torch.Tensor, value_range: str) -> bool:
     """Whether all but one value in a hundred lie in a range or within a tenth of it.
 
     Decoders, and generators without a last sigmoid, overshoot.

@@ -11,6 +11,43 @@ from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start
 
 
+def sound_windows(
+    mel: torch.Tensor | None,
+    waveform: torch.Tensor | None,
+    start: torch.Tensor | int | None,
+    fps: float,
+    batch: int,
+    n: int,
+    spec: ClipSpec,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Either a mel or a waveform with its starts -> mel (B, M, L), fp32, window starts (B, n).
+
+    Args:
+        mel: as in `mel_windows`.
+        waveform: as in `waveform_windows`, with `start` and `fps`.
+        start: see there.
+        fps: see there.
+        batch: B.
+        n: windows that the frames have.
+        spec: of the weights.
+
+    Raises:
+        TypeError, ValueError: both or neither, or what does not fit.
+    """
+    if (mel is None) == (waveform is None):
+        raise ValueError(
+            "mel: expected either a mel or a waveform, got "
+            f"{'neither' if mel is None else 'both'}. Call sync(frames, mel), or "
+            "sync(frames, waveform=samples, start=first_frame)."
+        )
+    if mel is not None:
+        heard, starts = mel_windows(mel, batch, n, spec)
+    else:
+        assert waveform is not None
+        heard, starts = waveform_windows(waveform, start, fps, batch, n, spec)
+    return heard.float(), starts.expand(batch, -1)
+
+
 def mel_windows(
     mel: torch.Tensor, batch: int, n: int, spec: ClipSpec
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,15 +15,14 @@ from torch.autograd.function import once_differentiable
 
 from syncdisc_plugin import weights as checkpoints
 from syncdisc_plugin.check import SyncCheck, check
-from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat
+from syncdisc_plugin.frames import VALUE_RANGES, Box, Edges, FrameFormat
 from syncdisc_plugin.hosts import host
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.sound import (
     check_mel_values,
     check_waveform_values,
-    mel_windows,
-    waveform_windows,
+    sound_windows,
 )
 from syncdisc_plugin.spec import ClipSpec
 
@@ -237,12 +236,6 @@ class SyncLoss(nn.Module):
         start: torch.Tensor | int | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Split frames (B, T, 3, H, W) as the host has them, mel (B, M, L), starts (B, N)."""
-        if (mel is None) == (waveform is None):
-            raise ValueError(
-                "mel: expected either a mel or a waveform, got "
-                f"{'neither' if mel is None else 'both'}. Call sync(frames, mel), or "
-                "sync(frames, waveform=samples, start=first_frame)."
-            )
         x, spec = self.format.split(frames), self.spec
         n = self.format.windows(x, spec)
         audio = mel if mel is not None else waveform
@@ -251,10 +244,7 @@ class SyncLoss(nn.Module):
                 f"{'mel' if waveform is None else 'waveform'}: expected on {frames.device} like "
                 f"the frames, got {audio.device}. Move it there with .to(frames.device)."
             )
-        if waveform is None:
-            heard, starts = mel_windows(mel, len(x), n, spec)  # type: ignore[arg-type]
-        else:
-            heard, starts = waveform_windows(waveform, start, self.format.fps, len(x), n, spec)
+        heard, starts = sound_windows(mel, waveform, start, self.format.fps, len(x), n, spec)
         if not self._checked:  # once: on a GPU, looking at values makes it wait
             self.format.check_values(frames)
             if waveform is None:
@@ -262,7 +252,7 @@ class SyncLoss(nn.Module):
             else:
                 check_waveform_values(waveform)
             self._checked = True
-        return x, heard.float(), starts.expand(len(x), -1)
+        return x, heard, starts
 
     def _net_on(self, device: torch.device) -> Judge:
         """The judge, or a copy of it where the frames lie.
@@ -279,8 +269,13 @@ class SyncLoss(nn.Module):
         self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings of split frames and of their audio."""
-        part, edges = self.format.cut(x, self.spec)
-        net = self._net_on(x.device)
+        return self._embed_part(*self.format.cut(x, self.spec), mel, starts)
+
+    def _embed_part(
+        self, part: torch.Tensor, edges: Edges, mel: torch.Tensor, starts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings of what is looked at and of its audio."""
+        net = self._net_on(part.device)
         return (
             net.embed_frames(self.format.read(part, edges, self.spec)),
             net.embed_mel(mel, starts),
@@ -301,12 +296,8 @@ class SyncLoss(nn.Module):
         """(B,) of split frames, and its gradient at what is looked at, bounded item by item."""
         part, edges = self.format.cut(x, self.spec)
         part = part.detach().requires_grad_()
-        net = self._net_on(x.device)
-        with torch.no_grad():
-            a = net.embed_mel(mel, starts)
         with torch.enable_grad():
-            v = net.embed_frames(self.format.read(part, edges, self.spec))
-            loss = self._objective(v, a)
+            loss = self._objective(*self._embed_part(part, edges, mel, starts))
             (gradient,) = torch.autograd.grad(loss.sum(), part)
         norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
         # An item whose gradient overflowed gives none.

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from generator_integration import check_host
-from generator_integration.footage import InventedFootage, StoreFootage, mel_frame, mel_length
+from generator_integration.footage import InventedFootage, StoreFootage, mel_length
 from generator_integration.hosts import HOMES, host_class
 from generator_integration.hosts.checkout import Change, changed, known
 from generator_integration.hosts.host import DROP_IN, OWN, SYNC_LOSS, Batch, Facts, HostError
@@ -24,6 +24,7 @@ from generator_integration.measure import measure
 from syncdisc_plugin import SyncLoss
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.hosts import HOSTS
+from syncdisc_plugin.timing import mel_start
 
 PAGES = Path(check_host.__file__).parent
 CPU = torch.device("cpu")
@@ -286,7 +287,7 @@ def test_invented_windows_have_the_hosts_shapes() -> None:
     assert w.frames.min() >= 0 and w.frames.max() <= 1 and w.mel.abs().max() <= 4
     again = InventedFootage().windows(0, 2, 16, (64, 48))
     assert torch.equal(w.frames, again.frames) and torch.equal(w.waveform, again.waveform)
-    assert (mel_frame(7), mel_length(5), mel_length(16)) == (22, 16, 52)
+    assert (mel_length(5), mel_length(16)) == (16, 52)
 
 
 def test_stored_windows_lie_where_the_host_has_them(tiny_store: ClipStore) -> None:
@@ -301,7 +302,7 @@ def test_stored_windows_lie_where_the_host_has_them(tiny_store: ClipStore) -> No
     start = int(w.start[0])
     stored = tiny_store.frames(item, start, start + 5)[:, 12:-12, 12:-12]
     assert np.abs(w.frames[0].numpy().transpose(0, 2, 3, 1) - stored / 255).max() < 1e-3
-    mel = tiny_store.mel(item)[mel_frame(start) :][:16].T
+    mel = tiny_store.mel(item)[mel_start(start, tiny_store.spec) :][:16].T
     assert np.array_equal(w.mel[0, 0].numpy(), mel)
     # The waveform and its start say the same as the mel.
     sync = SyncLoss(layout="b t c h w")
