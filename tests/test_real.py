@@ -11,7 +11,7 @@ import pytest
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.evaluate.run import score
+from syncdisc_plugin.evaluate.score import score
 from syncdisc_plugin.media import decode, write_video
 from syncdisc_plugin.nn import Discriminator
 

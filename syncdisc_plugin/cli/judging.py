@@ -60,7 +60,7 @@ def score(args: Sequence[str]) -> int:
     parsed.workers, parsed.speakers = 0, None
     from dataclasses import asdict
 
-    from syncdisc_plugin.evaluate.run import score
+    from syncdisc_plugin.evaluate.score import score
 
     failed = 0
     for video in parsed.videos:
