@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from syncdisc_plugin.evaluate.score import score
     from syncdisc_plugin.mel import log_mel
     from syncdisc_plugin.nn import Discriminator
     from syncdisc_plugin.spec import ClipSpec, MelSpec
@@ -29,6 +30,7 @@ __all__ = [
     "available",
     "load",
     "log_mel",
+    "score",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "available": "weights",
     "load": "weights",
     "log_mel": "mel",
+    "score": "evaluate.score",
 }
 
 

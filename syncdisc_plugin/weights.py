@@ -23,6 +23,7 @@ from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.spec import ClipSpec
 
 FORMAT = "syncdisc-discriminator-1"
+HUB_FILE = "syncdisc-base.safetensors"
 
 
 def save(net: Discriminator, path: Path | str, **about: Any) -> Path:
@@ -54,7 +55,9 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
     """Load a discriminator in eval mode.
 
     Args:
-        ref: a shipped name, or the path of a checkpoint that the trainer wrote.
+        ref: a shipped name, the path of a checkpoint that the trainer wrote, or the file of a
+            Hugging Face repository: "hf:owner/name", "hf:owner/name/file.safetensors", with
+            "@revision" behind it if need be (wants the extra `hub`).
         device: where to put it.
 
     Raises:
@@ -127,6 +130,8 @@ def resolve(ref: str | Path) -> Path:
     if isinstance(ref, str) and ref in shipped:
         _check_hash(shipped[ref])
         return shipped[ref]
+    if isinstance(ref, str) and ref.startswith("hf:"):
+        return _from_hub(ref)
     path = Path(ref)
     if path.is_file():
         return path
@@ -134,6 +139,33 @@ def resolve(ref: str | Path) -> Path:
         f"weights {ref!r}: no such file, and no shipped weights of that name. "
         f"Shipped: {sorted(shipped) or 'none'}; or give the path of a stage3.safetensors."
     )
+
+
+def _from_hub(ref: str) -> Path:
+    """Path of a repository's file in the local cache; it is downloaded where it is not there."""
+    where, _, revision = ref.removeprefix("hf:").partition("@")
+    owner, name, file = ([*where.split("/", 2), "", ""])[:3]
+    if not (owner and name) or (file and not file.endswith(".safetensors")):
+        raise WeightsError(
+            f"weights {ref!r}: expected hf:owner/name or hf:owner/name/file.safetensors. Only "
+            "safetensors are loaded: a pickle can run anything."
+        )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise WeightsError(
+            f"weights {ref!r}: huggingface_hub is not installed. "
+            'Run pip install "syncdisc-plugin[hub]", or download the file and give its path.'
+        ) from error
+    try:
+        found = hf_hub_download(f"{owner}/{name}", file or HUB_FILE, revision=revision or None)
+    except Exception as error:  # its own, requests' and httpx's kinds, by version
+        what = str(error).strip().split("\n")[0].rstrip(".")
+        raise WeightsError(
+            f"weights {ref!r}: cannot be fetched ({type(error).__name__}: {what}). Check the name, "
+            "the file, the network and, for a private repository, the login."
+        ) from error
+    return Path(found)
 
 
 def _is_ours(path: Path) -> bool:

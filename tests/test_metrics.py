@@ -7,43 +7,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+from embedded import clip, noisy_clips, perfect, random_clips, units
 
 from syncdisc_plugin.data.embed import Embedded
-from syncdisc_plugin.data.store import Clip
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.metrics import Pairs
-
-
-def clip(v: torch.Tensor, a: torch.Tensor, name: int = 0, speaker: str = "s") -> Embedded:
-    about = Clip(f"k{name}/0", speaker, f"{name}.mp4", 0.0, len(v) + 4, 0, 96.0, -20.0)
-    return Embedded(about, v, a)
-
-
-def units(n: int, seed: int, dim: int = 16) -> torch.Tensor:
-    x = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(x, dim=1)
-
-
-def perfect(n: int = 40) -> Embedded:
-    return clip(torch.eye(n), torch.eye(n))
-
-
-def random_clips(n: int = 5, windows: int = 60) -> list[Embedded]:
-    """Unrelated sound and picture; clips of several lengths."""
-    return [
-        clip(units(windows + 7 * i, 2 * i), units(windows + 7 * i, 2 * i + 1), i, f"s{i % 2}")
-        for i in range(n)
-    ]
-
-
-def noisy_clips(n: int = 4, windows: int = 50, noise: float = 0.5) -> list[Embedded]:
-    """In sync, with errors."""
-    out = []
-    for i in range(n):
-        v = units(windows + 3 * i, i)
-        a = torch.nn.functional.normalize(v + noise * torch.randn_like(v), dim=1)
-        out.append(clip(v, a, i, f"s{i % 2}"))
-    return out
 
 
 def collapsed(n: int = 40) -> Embedded:
@@ -295,22 +263,3 @@ def test_far_pairs_are_far_and_repeatable() -> None:
     assert len(pairs.false) > 6 * n
     assert (metrics.far_pairs([c]).false == pairs.false).all()
     assert not np.array_equal(metrics.far_pairs([c], seed=1).false[:50], pairs.false[:50])
-
-
-def test_summary_of_a_perfect_net() -> None:
-    clips = [clip(torch.eye(40), torch.eye(40), i, f"s{i}") for i in range(3)]
-    got = metrics.summary(clips, scale=50.0, bias=-25.0)
-    for key in ("pair_accuracy", "auc", "similarity_true", "gap", "offset_within_1"):
-        assert got[key] == pytest.approx(1.0), key
-    for key in ("eer", "ece", "similarity_false", "offset_mae_frames"):
-        assert got[key] == pytest.approx(0.0, abs=1e-6), key
-    assert (got["n_clips"], got["n_speakers"], got["n_windows"]) == (3, 3, 120)
-    assert got["confidence"] == pytest.approx(1.0)
-
-
-def test_summary_measures_the_size_of_the_offset() -> None:
-    v = units(80, 0)
-    clips = [clip(v, torch.roll(v, k, 0), i) for i, k in enumerate((3, -3, 1, 1))]
-    got = metrics.summary(clips, 10.0, -5.0)
-    assert got["offset_mae_frames"] == 2.0
-    assert got["offset_within_1"] == 0.5

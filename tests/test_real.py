@@ -11,8 +11,8 @@ import pytest
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore
-from syncdisc_plugin.evaluate.score import score
-from syncdisc_plugin.media import decode, write_video
+from syncdisc_plugin.evaluate.score import Scorer, score
+from syncdisc_plugin.media import decode, move_audio, write_video
 from syncdisc_plugin.nn import Discriminator
 
 pytestmark = pytest.mark.real
@@ -150,3 +150,25 @@ def test_a_shift_of_the_audio_is_measured(
         offsets.append(track.offset_frames)
     assert abs(offsets[0]) <= 1
     assert offsets[1] - offsets[0] == pytest.approx(shift, abs=1)
+
+
+def test_random_shifts_are_found_and_repaired(
+    clips_dir: Path, rows: list[Row], settings: PrepareSettings, tmp_path: Path
+) -> None:
+    """`bench/score_offsets.py` in small: the presenters' clips, their packets merely moved."""
+    scorer = Scorer("base", settings)
+    rng = np.random.default_rng(7)
+    clips = [clips_dir / row["path"] for row in rows if row["path"].startswith("presenters/")]
+    clips = [clip for clip in clips if clip.suffix != ".flv"]  # VP6 fits in no newer container
+    assert len(clips) >= 2
+    for clip in clips:
+        planted = int(rng.choice([*range(-10, -1), *range(2, 11)]))
+        moved = move_audio(clip, tmp_path / "moved.mkv", -planted / 25)
+        (own,), (found,) = scorer(clip), scorer(moved)
+        assert abs(own.offset_frames) <= 1 and found.in_sync is False, clip
+        assert found.offset_frames == pytest.approx(planted + own.offset_frames, abs=1), clip
+        # Between frames it is exact to a few milliseconds; half a frame is 20.
+        assert found.offset_ms == pytest.approx(40 * planted + own.offset_ms, abs=10), clip
+        fixed = move_audio(moved, tmp_path / "fixed.mkv", found.offset_ms / 1000)
+        (again,) = scorer(fixed)
+        assert again.in_sync and abs(again.offset_ms) <= 10, clip

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,3 +227,60 @@ def test_saving_over_a_file_replaces_it(saved: Path, tiny_net: Discriminator) ->
     assert load(saved).bias.item() == 0.625
     assert read_about(saved)["stage"] == 4
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.fixture
+def hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
+    """A hub that holds one file, whatever it is asked for; the calls that were made."""
+    calls: list[tuple[str, str, str | None]] = []
+
+    def hf_hub_download(repo: str, file: str, revision: str | None = None) -> str:
+        calls.append((repo, file, revision))
+        if repo == "nobody/nothing":
+            raise RuntimeError("404 Client Error.\nRepository Not Found")
+        return str(saved)
+
+    module = SimpleNamespace(hf_hub_download=hf_hub_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("ref", "call"),
+    [
+        ("hf:us/sync", ("us/sync", "syncdisc-base.safetensors", None)),
+        ("hf:us/sync@v2", ("us/sync", "syncdisc-base.safetensors", "v2")),
+        ("hf:us/sync/a/b.safetensors", ("us/sync", "a/b.safetensors", None)),
+        ("hf:us/sync/b.safetensors@main", ("us/sync", "b.safetensors", "main")),
+    ],
+)
+def test_weights_of_a_hub(
+    hub: list[tuple[str, str, str | None]],
+    tiny_net: Discriminator,
+    ref: str,
+    call: tuple[str, str, str | None],
+) -> None:
+    net = load(ref)
+    assert hub == [call]
+    pairs = zip(net.parameters(), tiny_net.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("ref", ["hf:", "hf:us", "hf:us/", "hf:us/sync/pickle.pth"])
+def test_names_that_no_hub_has_are_refused_unasked(
+    hub: list[tuple[str, str, str | None]], ref: str
+) -> None:
+    with pytest.raises(WeightsError, match=r"expected hf:owner/name .* Only safetensors"):
+        load(ref)
+    assert not hub
+
+
+def test_a_hub_that_has_it_not_is_our_error(hub: list[tuple[str, str, str | None]]) -> None:
+    with pytest.raises(WeightsError, match=r"cannot be fetched \(RuntimeError: 404 Client Error\)"):
+        load("hf:nobody/nothing")
+
+
+def test_a_hub_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WeightsError, match=r"pip install \"syncdisc-plugin\[hub\]\""):
+        load("hf:us/sync")

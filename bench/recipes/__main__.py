@@ -34,6 +34,7 @@ from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
 from syncdisc_plugin.evaluate import metrics
+from syncdisc_plugin.evaluate.summary import summary
 from syncdisc_plugin.nn import Discriminator, offset_curve
 from syncdisc_plugin.nn.foreign import Wav2LipExpert
 from syncdisc_plugin.nn.judge import Judge
@@ -203,7 +204,7 @@ def _run(
 
 
 def _figures(clips: list[Embedded], scale: tuple[float, float] | None = None) -> dict:
-    found = metrics.summary(clips, *(scale or metrics.fit_calibration(metrics.far_pairs(clips))))
+    found = summary(clips, *(scale or metrics.fit_calibration(metrics.far_pairs(clips))))
     pm = found["pm_accuracy"]
     return {
         "pair_accuracy": found["pair_accuracy"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from syncdisc_plugin.cli.parsing import VERBS
 from syncdisc_plugin.errors import SyncDiscError
@@ -15,6 +16,8 @@ _HOMES = {
     "training": ("demo", "run", "train", "report"),
     "judging": ("evaluate", "score", "export"),
 }
+# Packages beside this one add commands here: functions like ours, whose docstring says what for.
+ENTRY_POINTS = "syncdisc.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"syncdisc {__version__}")
         return 0
     verb, rest = args[0], args[1:]
-    if verb not in VERBS:
-        print(f"syncdisc: no command {verb!r}. There are: {', '.join(VERBS)}.", file=sys.stderr)
+    if verb not in VERBS and verb not in (joined := _joined()):
+        known = ", ".join([*VERBS, *joined])
+        print(f"syncdisc: no command {verb!r}. There are: {known}.", file=sys.stderr)
         return 2
     debug = "--debug" in rest
     try:
@@ -45,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         how = " with --resume" if verb in ("train", "run", "demo") else ""
-        print(f"\nsyncdisc {verb}: stopped. The same command{how} goes on.", file=sys.stderr)
+        then = f" The same command{how} goes on." if verb in VERBS else ""
+        print(f"\nsyncdisc {verb}: stopped.{then}", file=sys.stderr)
         return 130
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:{width}}  {text}" for name, text in VERBS.items())
+    described = {**VERBS, **{name: _description(point) for name, point in _joined().items()}}
+    width = max(map(len, described))
+    verbs = "\n".join(f"  {name:{width}}  {text}" for name, text in described.items())
     return (
         "usage: syncdisc COMMAND ...\n\n"
         "A lip-sync discriminator: train it on your footage, use it as a generator's sync loss.\n\n"
@@ -62,6 +68,29 @@ def _overview() -> str:
     )
 
 
+def _joined() -> dict[str, EntryPoint]:
+    """Commands of other packages by name; ours cannot be replaced."""
+    points = entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in sorted(points) if point.name not in VERBS}
+
+
+def _description(point: EntryPoint) -> str:
+    try:
+        text = (point.load().__doc__ or point.value).strip().splitlines()[0].rstrip(".")
+        return text[:1].lower() + text[1:]
+    except Exception as error:  # whatever another package does when it is imported
+        return f"cannot be loaded ({type(error).__name__}: {error})"
+
+
 def _command(verb: str) -> Callable[[Sequence[str]], int]:
+    if verb not in VERBS:
+        point = _joined()[verb]
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise SyncDiscError(
+                f"{point.value} cannot be loaded ({error}). Install the package that brings this "
+                "command again, with what it needs."
+            ) from error
     home = next(name for name, verbs in _HOMES.items() if verb in verbs)
     return getattr(import_module(f"{__name__}.{home}"), verb)

@@ -24,12 +24,14 @@ RESUME = "go on with a run that was stopped, with the settings that are stored i
 WEIGHTS = "shipped name, or a checkpoint"
 
 
-def new_parser(verb: str) -> ArgumentParser:
-    """The parser of a command."""
+def new_parser(verb: str, description: str | None = None) -> ArgumentParser:
+    """The parser of a command; one that another package adds says itself what it is for."""
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return jsonargparse.ArgumentParser(prog=f"syncdisc {verb}", description=VERBS[verb])
+    return jsonargparse.ArgumentParser(
+        prog=f"syncdisc {verb}", description=description or VERBS[verb]
+    )
 
 
 def add_prepare(parser: ArgumentParser, skip: set[str] | None = None) -> None:

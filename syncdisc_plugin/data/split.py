@@ -109,3 +109,14 @@ def _divide(store: ClipStore, by: str, heldout: set[str], note: str) -> Split:
     if not train:
         raise StoreError("held-out speakers: nothing is left to train on. Hold out fewer.")
     return Split(train=train, heldout=held or train, note=note)
+
+
+def some_frames(clips: list[Clip], frames: int) -> list[Clip]:
+    """Clips of all speakers in turn until there are enough frames."""
+    queues: dict[str, list[Clip]] = {}
+    for clip in clips:
+        queues.setdefault(clip.speaker, []).append(clip)
+    out: list[Clip] = []
+    while any(queues.values()) and sum(c.n_frames for c in out) < frames:
+        out += [queue.pop(0) for queue in queues.values() if queue]
+    return out

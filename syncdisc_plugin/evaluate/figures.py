@@ -1,88 +1,24 @@
-"""The report's drawings; `page.CSS` gives them their colours.
-
-A drawing is an SVG of 380 units' width, so that its text stays readable on a phone that shows it
-at 0.8 and on a desktop that shows two beside each other at 1.2.
-"""
+"""The report's drawings."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from syncdisc_plugin.evaluate.panel import BLUE, GREY, INK, LINE, ORANGE, legend, panel
 from syncdisc_plugin.nn.curve import MAX_OFFSET
 
-# matplotlib draws with these; the SVG then names CSS variables, which know light and dark.
-INK, LINE, BLUE, ORANGE, GREY = "#010101", "#020202", "#030303", "#040404", "#050505"
-THEME = {INK: "ink", LINE: "line", BLUE: "blue", ORANGE: "orange", GREY: "grey"}
 PM_CHANCE = 3 / (2 * MAX_OFFSET + 1)
 MOST_POINTS = 400
 MOST_CURVES = 150
-SIZE = (380 / 72, 232 / 72)
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 12,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": LINE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.7,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 11.5,
-    "ytick.labelsize": 11.5,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.fontsize": 11.5,
-}
-_P = ParamSpec("_P")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def _panel(draw: Callable[Concatenate[Axes, _P], None]) -> Callable[Concatenate[str, _P], str]:
-    """Turn `draw(axes, ...)` into `(caption, ...)` -> a <figure>; the caption is HTML."""
-
-    @wraps(draw)
-    def render(caption: str, *args: _P.args, **kwargs: _P.kwargs) -> str:
-        # The salt keeps the ids of one page's figures apart, and the same from run to run.
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": caption}):
-            figure = Figure(figsize=SIZE, layout="constrained")
-            axes = figure.subplots()
-            draw(axes, *args, **kwargs)
-            text = io.StringIO()
-            figure.savefig(text, format="svg", transparent=True)
-        svg = text.getvalue()
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-        svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # "axes_1" would be in every figure
-        for colour, name in THEME.items():
-            svg = svg.replace(colour, f"var(--{name})")
-        words = re.sub("<[^>]*>", "", caption).split(". ")[0].replace('"', "&quot;")
-        # Without a size of its own the drawing is as wide as its place on the page.
-        svg = re.sub(
-            r' width="\S*" height="\S*"', f' role="img" aria-label="{words}"', svg, count=1
-        )
-        return f"<figure>{svg.strip()}<figcaption>{caption}</figcaption></figure>"
-
-    return render
-
-
-@_panel
+@panel
 def loss(axes: Axes, steps: Rows, starts: Mapping[int, int]) -> None:
     """Training loss of the stages one after another, and the chance level beside it."""
     for stage in starts:
@@ -95,7 +31,7 @@ def loss(axes: Axes, steps: Rows, starts: Mapping[int, int]) -> None:
     _finish_steps(axes, starts)
 
 
-@_panel
+@panel
 def heldout(
     axes: Axes,
     measures: Rows,
@@ -116,7 +52,7 @@ def heldout(
     _finish_steps(axes, starts)
 
 
-@_panel
+@panel
 def similarities(axes: Axes, histogram: Mapping[str, list[float]]) -> None:
     """Shares of true and of false pairs over their similarity."""
     edges = np.array(histogram["edges"])
@@ -127,10 +63,10 @@ def similarities(axes: Axes, histogram: Mapping[str, list[float]]) -> None:
         axes.stairs(shares, edges, color=colour, lw=1.2, label=f"{name} pairs")
         axes.axvline(float(middles @ shares), color=colour, ls=":", lw=1.4)
     axes.set(xlim=(-1, 1), xlabel="similarity", xticks=[-1, -0.5, 0, 0.5, 1], yticks=[])
-    _legend(axes)
+    legend(axes)
 
 
-@_panel
+@panel
 def gap_steps(axes: Axes, measures: Rows, preset: float | None) -> None:
     """Stage 2's controller: the measured gap chases a target that moves on when it is met."""
     x = [r["step"] for r in measures]
@@ -142,10 +78,10 @@ def gap_steps(axes: Axes, measures: Rows, preset: float | None) -> None:
         axes.axhline(preset, color=GREY, ls="--", lw=1.2, label="preset")
     axes.set(xlabel="step of stage 2")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _legend(axes)
+    legend(axes)
 
 
-@_panel
+@panel
 def offsets(axes: Axes, verdicts: Rows) -> None:
     """How many clips peak at each offset, by what became of them."""
     bins = np.arange(-MAX_OFFSET, MAX_OFFSET + 2) - 0.5
@@ -158,10 +94,10 @@ def offsets(axes: Axes, verdicts: Rows) -> None:
     axes.set(xlim=(bins[0], bins[-1]), xlabel="offset in frames (> 0: audio early)", ylabel="clips")
     axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _legend(axes)
+    legend(axes)
 
 
-@_panel
+@panel
 def strengths(
     axes: Axes, clips: Sequence[float], impostors: Sequence[float], keep: float, shift: float
 ) -> None:
@@ -176,10 +112,10 @@ def strengths(
     axes.axvline(keep, color=INK, lw=1.4, label="keep")
     axes.axvline(shift, color=INK, lw=1.4, ls="--", label="shift")
     axes.set(xlabel="strength", xlim=(edges[0], top), yticks=[])
-    _legend(axes)
+    legend(axes)
 
 
-@_panel
+@panel
 def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
     """Similarity over offset: thin lines are clips, the bold one their mean."""
     table = np.array(similarity, dtype=float)
@@ -193,7 +129,7 @@ def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
     axes.set(xlim=(x[0], x[-1]), ylim=(min(-0.25, table.min()), 1), ylabel="similarity")
     axes.set(xlabel="offset in frames (> 0: audio early)")
     axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
-    _legend(axes)
+    legend(axes)
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -213,21 +149,4 @@ def _finish_steps(axes: Axes, starts: Mapping[int, int]) -> None:
     axes.set(xlabel="step, stages one after another")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    _legend(axes)
-
-
-def _legend(axes: Axes) -> None:
-    """One entry per label, above the axes where it covers nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axes.legend(
-        once.values(),
-        once.keys(),
-        loc="lower left",
-        bbox_to_anchor=(-0.02, 0.99),
-        ncols=4,
-        handlelength=1.3,
-        handletextpad=0.5,
-        columnspacing=1.2,
-        borderaxespad=0.1,
-    )
+    legend(axes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from syncdisc_plugin.data.embed import Embedded
-from syncdisc_plugin.nn.curve import MAX_OFFSET, offset_curve, similarity_by_offset
+from syncdisc_plugin.nn.curve import MAX_OFFSET, similarity_by_offset
 
 FAR = 5
 CONTEXTS = (5, 7, 9, 11, 13, 15, 25)
@@ -25,6 +27,20 @@ class Pairs:
     """(N,) similarity of each window to its own audio."""
     false: np.ndarray
     """(K,) similarities of false pairs."""
+    true_clip: np.ndarray | None = None
+    """(N,) which clip each true pair is of, by its place in the list."""
+    false_clip: np.ndarray | None = None
+    """(K,) the same of the false pairs."""
+
+    @cached_property
+    def ranks(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rank of each true and of each false pair among all different values; how many."""
+        values, rank = np.unique(np.concatenate([self.true, self.false]), return_inverse=True)
+        return rank[: len(self.true)], rank[len(self.true) :], len(values)
+
+
+Weight = np.ndarray | None
+"""(N,) how often each pair counts; None: once."""
 
 
 def far_pairs(clips: Sequence[Embedded], per_window: int = 8, seed: int = 0) -> Pairs:
@@ -43,7 +59,8 @@ def far_pairs(clips: Sequence[Embedded], per_window: int = 8, seed: int = 0) -> 
             f"clips: expected some with more than {FAR} windows, got {len(clips)} that are "
             "shorter. Hold out or evaluate longer clips."
         )
-    return Pairs(np.concatenate(true), np.concatenate(false))
+    which = [np.repeat(np.arange(len(clips)), list(map(len, parts))) for parts in (true, false)]
+    return Pairs(np.concatenate(true), np.concatenate(false), *which)
 
 
 def pair_accuracy(clips: Sequence[Embedded]) -> float:
@@ -51,52 +68,70 @@ def pair_accuracy(clips: Sequence[Embedded]) -> float:
 
     Every such pair counts; a tie counts half. Chance is 0.5.
     """
-    right = total = 0.0
-    for clip in clips:
-        s = clip.similarity
-        n = len(s)
-        index = torch.arange(n)
-        far = (index[:, None] - index[None]).abs() >= FAR
-        difference = s.diagonal()[:, None] - s
-        right += float(((difference > 0) & far).sum() + 0.5 * ((difference == 0) & far).sum())
-        total += float(far.sum())
-    return right / total if total else float("nan")
+    return share(np.array([pair_counts(clip) for clip in clips]).sum(0))
+
+
+def pair_counts(clip: Embedded) -> tuple[float, float]:
+    """Pairs of `pair_accuracy` in one clip: those that are ranked rightly, and all."""
+    s = clip.similarity
+    index = torch.arange(len(s))
+    far = (index[:, None] - index[None]).abs() >= FAR
+    difference = s.diagonal()[:, None] - s
+    right = float(((difference > 0) & far).sum() + 0.5 * ((difference == 0) & far).sum())
+    return right, float(far.sum())
 
 
 def pair_accuracy_by_distance(clips: Sequence[Embedded], seed: int = 0) -> dict[str, float]:
     """The same with false audio at exactly d frames (both sides), or from another clip."""
-    out: dict[str, float] = {}
-    for d in DISTANCES:
-        right: list[np.ndarray] = []
-        for clip in clips:
-            if len(clip.v) > d:
-                s = clip.similarity
-                own = s.diagonal()
-                right.append(_wins(own[:-d], s.diagonal(d)))
-                right.append(_wins(own[d:], s.diagonal(-d)))
-        out[str(d)] = float(np.concatenate(right).mean()) if right else float("nan")
+    return {name: share(counts.sum(0)) for name, counts in distance_counts(clips, seed).items()}
+
+
+def distance_counts(clips: Sequence[Embedded], seed: int = 0) -> dict[str, np.ndarray]:
+    """(clips, 2) by kind of false audio: pairs that are ranked rightly, and all."""
+    out = {str(d): np.array([_counts_at(clip, d) for clip in clips]) for d in DISTANCES}
     rng = np.random.default_rng(seed)
+    by_speaker: dict[str, list[int]] = defaultdict(list)
+    for i, clip in enumerate(clips):
+        by_speaker[clip.clip.speaker].append(i)
     for name, same_speaker in (("other_clip_same_speaker", True), ("other_speaker", False)):
-        right = []
-        for clip in clips:
-            others = [
-                o
-                for o in clips
-                if o is not clip and (o.clip.speaker == clip.clip.speaker) == same_speaker
-            ]
+        rows = []
+        for i, clip in enumerate(clips):
+            mine = by_speaker[clip.clip.speaker]
+            others = len(mine) - 1 if same_speaker else len(clips) - len(mine)
             if not others:
+                rows.append((0.0, 0.0))
                 continue
-            other = others[rng.integers(len(others))]
+            at = int(rng.integers(others))
+            if same_speaker:
+                at = mine[at + (at >= mine.index(i))]
+            else:
+                for own in mine:  # ascending: each own clip before it moves it on by one
+                    at += own <= at
+            other = clips[at]
             pick = rng.integers(0, len(other.a), len(clip.v))
-            own = (clip.v * clip.a).sum(1)
-            right.append(_wins(own, (clip.v * other.a[pick]).sum(1)))
-        out[name] = float(np.concatenate(right).mean()) if right else float("nan")
+            own_pair = (clip.v * clip.a).sum(1)
+            rows.append(_wins(own_pair, (clip.v * other.a[pick]).sum(1)))
+        out[name] = np.array(rows)
     return out
 
 
-def _wins(true: torch.Tensor, false: torch.Tensor) -> np.ndarray:
-    """1 where the true pair is closer, 0.5 for a tie."""
-    return ((true > false).float() + 0.5 * (true == false).float()).numpy()
+def _counts_at(clip: Embedded, d: int) -> tuple[float, float]:
+    if len(clip.v) <= d:
+        return 0.0, 0.0
+    s = clip.similarity
+    own = s.diagonal()
+    before, after = _wins(own[:-d], s.diagonal(d)), _wins(own[d:], s.diagonal(-d))
+    return before[0] + after[0], before[1] + after[1]
+
+
+def _wins(true: torch.Tensor, false: torch.Tensor) -> tuple[float, float]:
+    """How many true pairs are closer, a tie counting half, and of how many."""
+    return float((true > false).sum() + 0.5 * (true == false).sum()), float(len(true))
+
+
+def share(counts: np.ndarray) -> float:
+    """Right ones of all, nan of none. counts: (2,)."""
+    return float(counts[0] / counts[1]) if counts[1] else float("nan")
 
 
 def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -> dict[str, float]:
@@ -106,53 +141,65 @@ def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -
     as the PM / VocaLiST protocol does (VocaLiST `test_lrs2.py`); shifts beyond the clip's ends
     count as impossible. Mean over the windows of a clip, then over clips. Chance is 3/31.
     """
-    sums = {k: [0.0, 0] for k in contexts}
-    for clip in clips:
-        table = similarity_by_offset(clip.v, clip.a).nan_to_num(nan=-2.0).numpy()
-        total = np.concatenate([np.zeros((1, table.shape[1])), np.cumsum(table, axis=0)])
-        n = len(table)
-        for k in contexts:
-            reach = (k - 5) // 2
-            lo = np.maximum(0, np.arange(n) - reach)
-            hi = np.minimum(n, np.arange(n) + reach + 1)
-            rows = (total[hi] - total[lo]) / (hi - lo)[:, None]
-            best = rows.argmax(1) - MAX_OFFSET
-            sums[k][0] += float(np.mean(np.abs(best) <= 1))
-            sums[k][1] += 1
-    return {str(k): s / max(1, c) for k, (s, c) in sums.items()}
+    rows = [pm_hits(clip, contexts) for clip in clips]
+    mean = np.mean(rows, axis=0) if rows else np.zeros(len(contexts))
+    return {str(k): float(m) for k, m in zip(contexts, mean, strict=True)}
 
 
-def auc(pairs: Pairs) -> float:
+def pm_hits(
+    clip: Embedded, contexts: Sequence[int] = CONTEXTS, window_frames: int = 5
+) -> list[float]:
+    """`pm_accuracy` of one clip, by context; a context shorter than a window is one window."""
+    table = similarity_by_offset(clip.v, clip.a).nan_to_num(nan=-2.0).numpy()
+    total = np.concatenate([np.zeros((1, table.shape[1])), np.cumsum(table, axis=0)])
+    n = len(table)
+    out = []
+    for k in contexts:
+        reach = max(0, k - window_frames) // 2
+        lo = np.maximum(0, np.arange(n) - reach)
+        hi = np.minimum(n, np.arange(n) + reach + 1)
+        best = ((total[hi] - total[lo]) / (hi - lo)[:, None]).argmax(1) - MAX_OFFSET
+        out.append(float(np.mean(np.abs(best) <= 1)))
+    return out
+
+
+def auc(pairs: Pairs, of_true: Weight = None, of_false: Weight = None) -> float:
     """Area under the ROC curve: chance that a true pair scores above a false one."""
-    scores = np.concatenate([pairs.false, pairs.true])
-    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]  # ties share their mean rank
-    n1, n0 = len(pairs.true), len(pairs.false)
-    return float((ranks[n0:].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+    true, false = _masses(pairs, of_true, of_false)
+    below = np.cumsum(false) - false / 2  # a tie counts half
+    return float((true * below).sum())
 
 
-def eer(pairs: Pairs) -> float:
+def eer(pairs: Pairs, of_true: Weight = None, of_false: Weight = None) -> float:
     """Equal error rate: false accepts equal to false rejects."""
-    thresholds = np.quantile(np.concatenate([pairs.true, pairs.false]), np.linspace(0, 1, 1001))
-    reject = np.searchsorted(np.sort(pairs.true), thresholds) / len(pairs.true)
-    accept = 1 - np.searchsorted(np.sort(pairs.false), thresholds) / len(pairs.false)
+    true, false = _masses(pairs, of_true, of_false)
+    reject = np.append(0.0, np.cumsum(true))  # of a threshold at each value, and above all
+    accept = 1 - np.append(0.0, np.cumsum(false))
     at = np.abs(reject - accept).argmin()
     return float((reject[at] + accept[at]) / 2)
 
 
-def calibration_error(p_true: np.ndarray, p_false: np.ndarray, bins: int = 15) -> float:
+def _masses(pairs: Pairs, of_true: Weight, of_false: Weight) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of the true and of the false pairs at each value, in rising order."""
+    true, false, n = pairs.ranks
+    masses = np.bincount(true, of_true, n), np.bincount(false, of_false, n)
+    return masses[0] / masses[0].sum(), masses[1] / masses[1].sum()
+
+
+def calibration_error(
+    p_true: np.ndarray,
+    p_false: np.ndarray,
+    of_true: Weight = None,
+    of_false: Weight = None,
+    bins: int = 15,
+) -> float:
     """Expected calibration error of probabilities, true and false pairs weighing the same."""
-    p = np.concatenate([p_true, p_false])
-    is_true = np.concatenate([np.ones(len(p_true)), np.zeros(len(p_false))])
-    weight = np.concatenate(
-        [np.full(len(p_true), 0.5 / len(p_true)), np.full(len(p_false), 0.5 / len(p_false))]
-    )
-    which = np.minimum((p * bins).astype(int), bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = which == b
-        error += abs(float((weight[inside] * (is_true[inside] - p[inside])).sum()))
-    return error
+    error = np.zeros(bins)
+    for p, weight, label in ((p_true, of_true, 1), (p_false, of_false, 0)):
+        w = np.ones(len(p)) if weight is None else weight
+        which = np.minimum((p * bins).astype(int), bins - 1)
+        error += np.bincount(which, w * (label - p), bins) / (2 * w.sum())
+    return float(np.abs(error).sum())
 
 
 def fit_calibration(pairs: Pairs) -> tuple[float, float]:
@@ -202,56 +249,3 @@ def crossfitted_ece(first: Sequence[Embedded], second: Sequence[Embedded]) -> fl
         true.append(probabilities(pairs.true, scale, bias))
         false.append(probabilities(pairs.false, scale, bias))
     return calibration_error(np.concatenate(true), np.concatenate(false))
-
-
-def summary(clips: Sequence[Embedded], scale: float, bias: float) -> dict[str, object]:
-    """All figures of a clip set, as `syncdisc evaluate --json` writes them.
-
-    None stands for what the clips cannot give (no second speaker, no clip long enough).
-    """
-    pairs = far_pairs(clips)
-    curves = [offset_curve(c.v, c.a) for c in clips]
-
-    offsets = np.array([c.offset_frames for c in curves])
-    figures = {
-        "pair_accuracy": pair_accuracy(clips),
-        "pair_accuracy_by_distance": pair_accuracy_by_distance(clips),
-        "pm_accuracy": pm_accuracy(clips),
-        "auc": auc(pairs),
-        "eer": eer(pairs),
-        "ece": calibration_error(
-            probabilities(pairs.true, scale, bias), probabilities(pairs.false, scale, bias)
-        ),
-        "similarity_true": float(pairs.true.mean()),
-        "similarity_false": float(pairs.false.mean()),
-        "gap": float(pairs.true.mean() - pairs.false.mean()),
-        **_losses(clips, pairs, scale, bias),
-        "offset_mae_frames": float(np.abs(offsets).mean()),
-        "offset_within_1": float((np.abs(offsets) <= 1).mean()),
-        "confidence": float(np.mean([c.confidence for c in curves])),
-        "n_clips": len(clips),
-        "n_speakers": len({c.clip.speaker for c in clips}),
-        "n_windows": int(sum(len(c.v) for c in clips)),
-    }
-    return {name: _known(value) for name, value in figures.items()}
-
-
-def _losses(clips: Sequence[Embedded], pairs: Pairs, scale: float, bias: float) -> dict[str, float]:
-    """What `SyncLoss` says of real pairs, its spread over clips, and what it says of false ones."""
-
-    def loss(similarity: np.ndarray) -> float:
-        return float(np.logaddexp(0.0, -(scale * similarity + bias)).mean())
-
-    by_clip = [loss((c.v * c.a).sum(-1).double().numpy()) for c in clips]
-    return {
-        "loss_true": loss(pairs.true),
-        "loss_true_sd": float(np.std(by_clip)),
-        "loss_false": loss(pairs.false),
-    }
-
-
-def _known(value: object) -> object:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {k: _known(v) for k, v in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value

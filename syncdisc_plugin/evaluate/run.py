@@ -1,37 +1,86 @@
-"""Evaluate a checkpoint on a store, or on videos."""
+"""Evaluate weights, ours or other people's, on a store or on videos."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from tqdm import tqdm
+
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.embed import embed_clips
+from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.split import Split, split_store
+from syncdisc_plugin.data.split import Split, some_frames, split_store
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.errors import StoreError
-from syncdisc_plugin.evaluate.metrics import summary
+from syncdisc_plugin.evaluate.groups import group_names
+from syncdisc_plugin.evaluate.metrics import CONTEXTS
+from syncdisc_plugin.evaluate.summary import Tally, known, whole
+from syncdisc_plugin.evaluate.views import CONDITIONS, seen_by, under
 from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.precision import choose_device
 
 
-def evaluate_store(ref: str | Path, store: ClipStore, *, part: str = "all") -> dict[str, Any]:
-    """All figures of a checkpoint on a store's clips.
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What is looked at beside the figures of all clips."""
+
+    condition_minutes: float = 0.0
+    """Minutes of clips, of all speakers in turn, to judge again with other crops, blur,
+    compression, smaller faces and noise; 0: none."""
+    about: Path | None = None
+    """CSV with a column path (relative to it) and columns of words, such as language: figures of
+    each word's clips."""
+
+
+def evaluate_store(
+    ref: str | Path,
+    store: ClipStore,
+    *,
+    part: str = "all",
+    settings: EvaluateSettings | None = None,
+    models: Path | None = None,
+) -> dict[str, Any]:
+    """All figures of weights on a store's clips.
 
     Args:
-        ref: shipped name or path of the weights.
-        store: the clips; its spec must be the checkpoint's.
+        ref: shipped name or path of the weights, ours or another project's expert.
+        store: the clips; its frame rate, crop and mel must be the weights'.
         part: "all", or "heldout": only the speakers that STORE/split.json holds out.
+        settings: what else to look at.
+        models: folder with detector files, for the turn of heads.
 
     Raises:
         StoreError: the store was prepared with another spec, or holds no whole window.
     """
-    net = load_for(store, ref)
+    net = weights.load_judge(ref, choose_device("auto"))
     clips = store.clips if part == "all" else _stored_split(store).heldout
-    return _figures(net, store, clips) | {"weights": str(ref), "part": part}
+    found = _evaluate(net, store, clips, settings or EvaluateSettings(), models)
+    return {"weights": str(ref), "part": part, **found}
+
+
+def evaluate_videos(
+    ref: str | Path,
+    videos: Sequence[Path],
+    footage: PrepareSettings | None = None,
+    settings: EvaluateSettings | None = None,
+) -> dict[str, Any]:
+    """The same on videos, which are prepared into a folder that is removed again."""
+    net = weights.load_judge(ref, choose_device("auto"))
+    footage = footage or PrepareSettings()
+    with tempfile.TemporaryDirectory(prefix="syncdisc-") as folder:
+        result = prepare(videos, Path(folder), net.spec, footage)
+        store = ClipStore(folder)
+        models = footage.models
+        found = _evaluate(net, store, store.clips, settings or EvaluateSettings(), models)
+    refused = [{"path": row["path"], "reason": row["reason"]} for row in result.refused]
+    return {"weights": str(ref), "part": "all", **found, "refused": refused}
 
 
 def load_for(store: ClipStore, ref: str | Path) -> Discriminator:
@@ -49,24 +98,68 @@ def load_for(store: ClipStore, ref: str | Path) -> Discriminator:
     return net
 
 
-def evaluate_videos(
-    ref: str | Path, videos: Sequence[Path], settings: PrepareSettings | None = None
+def _evaluate(
+    net: Judge,
+    store: ClipStore,
+    clips: Sequence[Clip],
+    settings: EvaluateSettings,
+    models: Path | None,
 ) -> dict[str, Any]:
-    """The same on videos, which are prepared into a folder that is removed again."""
-    net = weights.load(ref, choose_device("auto"))
-    with tempfile.TemporaryDirectory(prefix="syncdisc-") as folder:
-        result = prepare(videos, Path(folder), net.spec, settings)
-        store = ClipStore(folder)
-        figures = _figures(net, store, store.clips)
-    refused = [{"path": row["path"], "reason": row["reason"]} for row in result.refused]
-    return figures | {"weights": str(ref), "part": "all", "refused": refused}
+    store = seen_by(store, net.spec)
+    tally = _tally(net, store, clips, "evaluate")
+    judged = [e.clip for e in tally.clips]
+    names = group_names(store, judged, settings.about, models)
+    found = {
+        **whole(tally),
+        "seconds": round(sum(c.n_frames for c in judged) / net.spec.fps, 2),
+        "intervals": known(tally.intervals(tally.figures)),
+        "groups": {name: tally.group(values) for name, values in names.items()},
+        "clips": [_clip_row(e, tally, i) for i, e in enumerate(tally.clips)],
+    }
+    if settings.condition_minutes > 0:
+        found["conditions"] = _conditions(net, store, judged, settings.condition_minutes)
+    return found
 
 
-def _figures(net: Discriminator, store: ClipStore, clips: Sequence[Clip]) -> dict[str, Any]:
-    embedded = list(embed_clips(net, store, clips))
+def _conditions(
+    net: Judge, store: ClipStore, clips: Sequence[Clip], minutes: float
+) -> list[dict[str, Any]]:
+    """Outlines of the same clips, as they are and under each condition."""
+    some = some_frames(list(clips), round(minutes * 60 * net.spec.fps))
+    rows = []
+    for condition in (None, *CONDITIONS):
+        name, level = (condition.name, condition.level) if condition else ("as it is", "")
+        view = under(store, condition) if condition else store
+        tally = _tally(net, view, some, f"{name} {level}".strip())
+        outline = {**tally.outline(np.ones(len(tally.clips))), "ece": tally.figures()["ece"]}
+        rows.append({"condition": name, "level": level, **known(outline)})
+    return rows
+
+
+@torch.no_grad()
+def _tally(net: Judge, store: ClipStore, clips: Sequence[Clip], title: str) -> Tally:
+    bar = tqdm(clips, desc=title, unit="clip", disable=None)
+    embedded = list(embed_clips(net, store, bar))
+    seconds = net.spec.window_frames / net.spec.fps
     if not embedded:
-        raise StoreError(f"{store.root}: no clip is as long as a window (0.2 s).")
-    return summary(embedded, float(net.scale.detach()), float(net.bias.detach()))
+        raise StoreError(f"{store.root}: no clip is as long as a window ({seconds:g} s).")
+    zero, one = net.logit(torch.tensor([0.0, 1.0], device=next(net.parameters()).device)).tolist()
+    return Tally(embedded, one - zero, zero, net.spec.window_frames)
+
+
+def _clip_row(e: Embedded, tally: Tally, i: int) -> dict[str, Any]:
+    curve, c = tally.curves[i], e.clip
+    return {
+        "clip": c.id,
+        "source": c.source,
+        "speaker": c.speaker,
+        "start_s": c.start_s,
+        "seconds": round(c.n_frames / 25, 2),
+        "offset_frames": curve.offset_frames,
+        "confidence": round(curve.confidence, 4),
+        "pm_accuracy_15": round(float(tally.pm[i, CONTEXTS.index(15)]), 4),
+        "similarity": np.nan_to_num(curve.similarity).round(4).tolist(),
+    }
 
 
 def _stored_split(store: ClipStore) -> Split:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.embed import embed_frames, embed_mel
-from syncdisc_plugin.data.prepare import Footage, PrepareSettings
 from syncdisc_plugin.errors import FaceError
-from syncdisc_plugin.nn import offset_curve
+from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve, similarity_by_offset
 from syncdisc_plugin.nn.precision import choose_device
 from syncdisc_plugin.timing import n_windows
+
+if TYPE_CHECKING:  # loaded late: `syncdisc_plugin.score` must not cost a user of SyncLoss cv2
+    from syncdisc_plugin.data.prepare import PrepareSettings
+
+# The estimate is no finer against the eye: 40 ms are not seen.
+IN_SYNC_FRAMES = 1
+# About 1 in 50 pairs of a face with another clip's sound is as clear (bench/score_offsets.py).
+CLEAR = 6.0
+# Offsets this near belong to the peak: the lips' movements are slower than a frame.
+PEAK_FRAMES = 4
+# Neighbours share frames: fewer than these 0.4 s are one or two observations.
+LEAST_WINDOWS = 10
+THUMBNAILS = 12
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,13 @@ class Score:
     """Mean box x1, y1, x2, y2 in pixels."""
     offset_frames: int
     """> 0: the audio is early by that many frames of 1/25 s."""
+    offset_ms: float
+    """The same in milliseconds, finer than frames: from a parabola through the peak, and with
+    what the resampling to 25 fps moved undone."""
+    in_sync: bool | None
+    """Whether the offset is one frame at most; None where no offset is clear enough to tell."""
+    clearness: float
+    """How far the best offset stands out, in standard errors; offsets are trusted from 6 on."""
     confidence: float
     """Maximum minus median of similarity over offset."""
     probability: float
@@ -39,47 +59,174 @@ class Score:
     """One per window, that is per frame but for the last four."""
     similarity_over_offset: list[float]
     """31 mean similarities for offsets -15..15."""
+    picture: str | None = None
+    """The PNG that shows all this, if one was asked for."""
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.in_sync is None:
+            return "cannot tell, no offset stands out"
+        if self.in_sync:
+            return "in sync"
+        side = "early" if self.offset_frames > 0 else "late"
+        return f"audio {abs(self.offset_frames)} frames {side} ({abs(self.offset_ms):.0f} ms)"
 
 
-@torch.no_grad()
-def score(
-    video: Path | str, ref: str | Path = "base", settings: PrepareSettings | None = None
-) -> list[Score]:
-    """How well every face of a video fits its audio.
+@dataclass(frozen=True)
+class Seen:
+    """A face track as the net sees it."""
+
+    track: int
+    """Number of the track in the video."""
+    start_s: float
+    """Where it begins, in seconds of the video."""
+    n_frames: int
+    """How many frames of 1/25 s it lasts."""
+    box: tuple[float, float, float, float]
+    """Mean box x1, y1, x2, y2 in pixels."""
+    faces: np.ndarray
+    """(K, S, S, 3) uint8, K <= 12 evenly spaced crops."""
+    lead_s: float
+    """How far the frames were taken after the moments they stand for, on average."""
+    v: torch.Tensor
+    """(N, D) unit embeddings of the video windows."""
+    a: torch.Tensor
+    """(N, D) unit embeddings of the audio windows."""
+
+    @property
+    def similarity(self) -> np.ndarray:
+        """(N, 31) similarity of each window for offsets -15..15; nan where there is no sound."""
+        return similarity_by_offset(self.v, self.a).numpy()
+
+
+class Scorer:
+    """A net and a face detector, loaded once for many videos.
 
     Raises:
-        MediaError, FaceError: the video cannot be used; the message says why.
+        WeightsError, FaceError: one of them cannot be loaded.
     """
-    from syncdisc_plugin.faces import load_detector
 
-    settings = settings or PrepareSettings()
-    net = weights.load(ref, choose_device("auto"))
-    detect = load_detector(settings.detector, models=settings.models, device=settings.device)
-    footage = Footage(Path(video), detect, net.spec, settings.track)
-    out = []
-    for number, (track, tensors) in enumerate(footage.clips()):
-        n = n_windows(track.n_frames, len(tensors["mel"]), net.spec)
-        if not n:
-            raise FaceError(f"{video}: a face track is shorter than a window (0.2 s).")
-        v, a = embed_frames(net, tensors["frames"])[:n], embed_mel(net, tensors["mel"], n)
-        curve = offset_curve(v, a)
-        probability = torch.sigmoid(net.logit((v * a).sum(1).to(net.bias))).cpu().numpy()
-        out.append(
-            Score(
-                track=number,
-                start_s=round(footage.recording.start_s + track.start_frame / net.spec.fps, 3),
-                seconds=round(track.n_frames / net.spec.fps, 3),
-                box=_mean_box(track.boxes),
-                offset_frames=curve.offset_frames,
-                confidence=round(curve.confidence, 4),
-                probability=round(float(probability.mean()), 4),
-                probability_over_time=probability.round(4).tolist(),
-                similarity_over_offset=np.nan_to_num(curve.similarity).round(4).tolist(),
-            )
+    def __init__(self, ref: str | Path = "base", settings: PrepareSettings | None = None) -> None:
+        from syncdisc_plugin.data.prepare import PrepareSettings
+        from syncdisc_plugin.faces import load_detector
+
+        self.settings = settings or PrepareSettings()
+        self.net = weights.load(ref, choose_device("auto"))
+        self.detect = load_detector(
+            self.settings.detector, models=self.settings.models, device=self.settings.device
         )
-    return out
+
+    def __call__(self, video: Path | str, pictures: Path | str | None = None) -> list[Score]:
+        """As `score`."""
+        out = []
+        for seen in self.look(video):
+            verdict = self.judge(seen)
+            if pictures is not None:
+                from syncdisc_plugin.evaluate.score_picture import write_picture
+
+                path = Path(pictures) / f"{Path(video).name}.face{seen.track}.png"
+                write_picture(path, Path(video).name, verdict, seen, self.net.spec.fps)
+                verdict = replace(verdict, picture=str(path))
+            out.append(verdict)
+        return out
+
+    def look(self, video: Path | str) -> Iterator[Seen]:
+        """Decode a video, follow its faces and embed them.
+
+        Raises:
+            MediaError, FaceError: the video cannot be used; the message says why.
+        """
+        from syncdisc_plugin.data.embed import embed_frames, embed_mel
+        from syncdisc_plugin.data.prepare import Footage
+        from syncdisc_plugin.media.phase import frame_leads_s
+
+        spec = self.net.spec
+        footage = Footage(Path(video), self.detect, spec, self.settings.track)
+        leads_s = frame_leads_s(footage.recording)
+        for number, (track, tensors) in enumerate(footage.clips()):
+            n = n_windows(track.n_frames, len(tensors["mel"]), spec)
+            if not n:
+                raise FaceError(f"{video}: a face track is shorter than a window (0.2 s).")
+            shown = min(THUMBNAILS, track.n_frames)
+            x1, y1, x2, y2 = (round(float(edge), 1) for edge in track.boxes.mean(0))
+            yield Seen(
+                track=number,
+                start_s=round(footage.recording.start_s + track.start_frame / spec.fps, 3),
+                n_frames=track.n_frames,
+                box=(x1, y1, x2, y2),
+                faces=track.crops[[int((i + 0.5) / shown * track.n_frames) for i in range(shown)]],
+                lead_s=float(leads_s[track.start_frame :][: track.n_frames].mean()),
+                v=embed_frames(self.net, tensors["frames"])[:n],
+                a=embed_mel(self.net, tensors["mel"], n),
+            )
+
+    @torch.no_grad()
+    def judge(self, seen: Seen) -> Score:
+        """The verdict on one track."""
+        table = seen.similarity
+        curve = offset_curve(seen.v, seen.a)
+        offset, clearness = curve.offset_frames, _clearness(curve, table)
+        # At the end of the curve the true peak may lie beyond.
+        is_clear = clearness >= CLEAR and abs(offset) < MAX_OFFSET
+        fit = torch.from_numpy(table[:, MAX_OFFSET])
+        probability = torch.sigmoid(self.net.logit(fit.to(self.net.bias))).double().cpu().numpy()
+        fps = self.net.spec.fps
+        return Score(
+            track=seen.track,
+            start_s=seen.start_s,
+            seconds=round(seen.n_frames / fps, 3),
+            box=seen.box,
+            offset_frames=offset,
+            offset_ms=round(1000 * (curve.lag_frames / fps + seen.lead_s), 1),
+            in_sync=abs(offset) <= IN_SYNC_FRAMES if is_clear else None,
+            clearness=round(clearness, 2),
+            confidence=round(curve.confidence, 4),
+            probability=round(float(probability.mean()), 4),
+            probability_over_time=[round(p, 4) for p in probability.tolist()],
+            similarity_over_offset=np.nan_to_num(curve.similarity).round(4).tolist(),
+        )
 
 
-def _mean_box(boxes: np.ndarray) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (round(float(v), 1) for v in boxes.mean(0))
-    return x1, y1, x2, y2
+def score(
+    video: Path | str,
+    ref: str | Path = "base",
+    settings: PrepareSettings | None = None,
+    *,
+    pictures: Path | str | None = None,
+) -> list[Score]:
+    """How well every face of a video fits its audio. For many videos keep a `Scorer`.
+
+    Args:
+        video: a file with picture and sound.
+        ref: weights: a shipped name, or a checkpoint.
+        settings: the face detector and how faces are followed.
+        pictures: a folder; a PNG of each face track is written there.
+
+    Returns:
+        One verdict per face track; a track is cut after 60 s.
+
+    Raises:
+        MediaError, FaceError, WeightsError: the video cannot be used; the message says why.
+    """
+    return Scorer(ref, settings)(video, pictures)
+
+
+def surest(scores: Sequence[Score]) -> Score | None:
+    """The clear score with the most confidence times seconds; None where none is clear."""
+    clear = [s for s in scores if s.in_sync is not None]
+    return max(clear, key=lambda s: s.confidence * s.seconds, default=None)
+
+
+def _clearness(curve: OffsetCurve, table: np.ndarray) -> float:
+    """Peak above median, in standard errors of a mean over as many unrelated windows.
+
+    Fewer windows have a partner at large offsets, and their mean scatters more. 0: too few to say.
+    """
+    far = np.abs(curve.offsets - curve.offset_frames) > PEAK_FRAMES
+    unrelated = table[:, far][np.isfinite(table[:, far])]
+    windows = int(np.isfinite(table[:, curve.offset_frames + MAX_OFFSET]).sum())
+    scatter = float(unrelated.std()) if len(unrelated) else 0.0
+    if windows < LEAST_WINDOWS or scatter < 1e-6:
+        return 0.0
+    return curve.confidence * windows**0.5 / scatter

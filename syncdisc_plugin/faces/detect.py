@@ -230,7 +230,7 @@ def _load_net(name: str, models: Path | None, device: str) -> _Find:
         raise FaceError(
             f"detector {name}: {error}. Install what is missing, or use --detector yunet or lbp."
         ) from error
-    paths = {file.keyword: str(_find_file(name, file, models)) for file in _FILES[name]}
+    paths = {file.keyword: str(path) for file, path in _find_files(name, models)}
     # OpenCV 5 prints a warning about its own target setting for each FaceDetectorYN.
     log = cv2.utils.logging
     level = log.getLogLevel()
@@ -244,6 +244,19 @@ def _load_net(name: str, models: Path | None, device: str) -> _Find:
         ) from error
     finally:
         log.setLogLevel(level)
+
+
+def detector_files(name: str, models: Path | None = None) -> list[Path]:
+    """Paths of a detector's files; downloaded where they are nowhere.
+
+    Raises:
+        FaceError: a file is missing and cannot be downloaded.
+    """
+    return [path for _, path in _find_files(name, models)]
+
+
+def _find_files(name: str, models: Path | None) -> list[tuple[_ModelFile, Path]]:
+    return [(file, _find_file(name, file, models)) for file in _FILES[name]]
 
 
 def _find_file(name: str, file: _ModelFile, models: Path | None) -> Path:

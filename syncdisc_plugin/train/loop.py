@@ -18,7 +18,7 @@ from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.filter import judge_store, second_dataset
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
-from syncdisc_plugin.data.split import Split, split_store
+from syncdisc_plugin.data.split import Split, some_frames, split_store
 from syncdisc_plugin.data.store import ClipStore, read_rows
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
@@ -33,7 +33,6 @@ from syncdisc_plugin.train.measure import (
     measure_heldout,
     measure_lag,
     no_worse,
-    some_frames,
     write_heldout,
     write_verdicts,
 )

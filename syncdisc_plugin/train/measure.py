@@ -17,6 +17,7 @@ from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import FilterResult, judge_store
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.evaluate import metrics
+from syncdisc_plugin.evaluate.summary import summary
 from syncdisc_plugin.nn import Discriminator, offset_curve
 
 HISTOGRAM_EDGES = np.linspace(-1, 1, 101)
@@ -27,7 +28,7 @@ class Heldout:
     """A discriminator measured on held-out clips."""
 
     summary: dict[str, Any]
-    """`metrics.summary`."""
+    """`evaluate.summary.summary`."""
     pairs: metrics.Pairs
     """Similarities of true and far false pairs."""
     clips: list[Embedded]
@@ -47,11 +48,11 @@ def measure_heldout(
     with torch.no_grad():
         net.log_scale.fill_(math.log(scale))
         net.bias.fill_(bias)
-    summary = metrics.summary(embedded, scale, bias)
+    figures = summary(embedded, scale, bias)
     halves = [embedded[0::2], embedded[1::2]]
     if all(halves):
-        summary["ece"] = metrics.crossfitted_ece(*halves)
-    return Heldout(summary, pairs, embedded)
+        figures["ece"] = metrics.crossfitted_ece(*halves)
+    return Heldout(figures, pairs, embedded)
 
 
 def write_heldout(run: Path, stage: int, heldout: Heldout) -> None:
@@ -138,14 +139,3 @@ def no_worse(now: list[float], best: list[float]) -> bool:
     difference = np.array(now) - np.array(best)
     error = difference.std(ddof=1) / math.sqrt(len(now)) if len(now) > 1 else 0.0
     return bool(difference.mean() >= -error)
-
-
-def some_frames(clips: list[Clip], frames: int) -> list[Clip]:
-    """Clips of all speakers in turn until there are enough frames."""
-    queues: dict[str, list[Clip]] = {}
-    for clip in clips:
-        queues.setdefault(clip.speaker, []).append(clip)
-    out: list[Clip] = []
-    while any(queues.values()) and sum(c.n_frames for c in out) < frames:
-        out += [queue.pop(0) for queue in queues.values() if queue]
-    return out

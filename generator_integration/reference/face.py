@@ -1,0 +1,269 @@
+"""The faces of a video: where each one is at any moment, and what it looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from syncdisc_plugin.errors import FaceError
+from syncdisc_plugin.faces import Detector, TrackSettings, TrackTally, crop_face, follow
+from syncdisc_plugin.faces.detect import overlap
+from syncdisc_plugin.media.decode import JITTER_S
+from syncdisc_plugin.media.stream import PictureStream
+
+PIECE_TICKS = 250
+"""Tracks are cut into pieces of this length on the way, so that their pictures take no memory."""
+CANDIDATE_TICKS = 50
+"""One picture out of so many is kept as a possible reference, the sharpest."""
+REUNION_TICKS = 50
+"""A face that is lost for less than this, and found again in its place, is the same."""
+MIN_IOU = 0.3
+SCAN_PX = 1920
+"""Longer side beyond which a video is shrunk to be searched: two dozen frames are held for that,
+and detectors look at far fewer pixels anyway."""
+
+
+@dataclass
+class Run:
+    """A face without interruption, on the clock of `spec.fps`."""
+
+    start: int
+    """Its first tick."""
+    boxes: np.ndarray
+    """(N, 4) x1, y1, x2, y2 in pixels, smoothed."""
+    candidates: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    """(sharpness, crop (S, S, 3) uint8), in time."""
+
+    @property
+    def end(self) -> int:
+        """The tick behind its last one."""
+        return self.start + len(self.boxes)
+
+
+@dataclass
+class Face:
+    """One face of a video."""
+
+    number: int
+    """As `syncdisc score` numbers the tracks (but there, those of over a minute are cut)."""
+    runs: list[Run]
+    """In time; more than one where it was lost for a while."""
+    fps: int
+    """Ticks per second."""
+
+    @property
+    def side_px(self) -> float:
+        """Median side of the box."""
+        boxes = np.concatenate([run.boxes for run in self.runs])
+        return float(np.median(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))))
+
+    @property
+    def seconds(self) -> float:
+        """How long it is seen."""
+        return sum(len(run.boxes) for run in self.runs) / self.fps
+
+    def box_at(self, time_s: Fraction) -> np.ndarray | None:
+        """Box (4,) at a moment, between two ticks a mean of both; None where it is not seen."""
+        for run in self.runs:
+            at = float(time_s * self.fps) - run.start
+            if -0.5 <= at < len(run.boxes):
+                at = min(max(at, 0.0), len(run.boxes) - 1.0)
+                low = int(at)
+                high = min(low + 1, len(run.boxes) - 1)
+                return run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
+        return None
+
+    def references(self, n: int) -> np.ndarray:
+        """At most `n` sharp pictures (R, S, S, 3) uint8, spread over the time it is seen."""
+        candidates = [c for run in self.runs for c in run.candidates]
+        groups = np.array_split(np.arange(len(candidates)), min(n, len(candidates)))
+        best = [max(group, key=lambda i: candidates[i][0]) for group in groups]
+        return np.stack([candidates[i][1] for i in best])
+
+    def __str__(self) -> str:
+        """In words, for a list."""
+        start_s = self.runs[0].start / self.fps
+        return (
+            f"face {self.number} at {start_s:.2f} s for {self.seconds:.2f} s, {self.side_px:.0f} px"
+        )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a video gives."""
+
+    faces: list[Face]
+    """By number."""
+    pts: np.ndarray
+    """(F,) int64, timestamps of all frames in ticks of the stream's clock."""
+
+
+def scan_video(
+    stream: PictureStream,
+    detect: Detector,
+    settings: TrackSettings,
+    *,
+    fps: int,
+    face_px: int,
+) -> Scan:
+    """Find the faces of a video, as `syncdisc score` does, on a clock of `fps`.
+
+    Raises:
+        FaceError: no face; the message says why.
+    """
+    pts: list[int] = []
+    tally = TrackTally()
+    shrink = -(-max(stream.width, stream.height) // SCAN_PX)
+    across, down = (
+        stream.width / (stream.width // shrink),
+        stream.height / (stream.height // shrink),
+    )
+    scale = np.array([across, down] * 2, np.float32)
+    pieces = follow(
+        _ticks(stream, fps, pts, shrink),
+        detect,
+        # All of a face, also a short rest behind a piece: what is too short is dropped below.
+        replace(
+            settings,
+            min_frames=1,
+            max_frames=PIECE_TICKS,
+            min_face_px=max(1, settings.min_face_px // shrink),
+        ),
+        face_px=face_px,
+        margin=0,
+        tally=tally,
+    )
+    runs: list[Run] = []
+    for piece in pieces:
+        candidates = _candidates(piece.crops)
+        before = [
+            run
+            for run in runs
+            if run.end == piece.start_frame
+            and len(run.boxes) % PIECE_TICKS == 0
+            and overlap(run.boxes[-1:], piece.boxes[:1])[0, 0] > MIN_IOU
+        ]
+        if before:
+            run = max(before, key=lambda r: overlap(r.boxes[-1:], piece.boxes[:1])[0, 0])
+            run.boxes = np.concatenate([run.boxes, piece.boxes])
+            run.candidates += candidates
+        else:
+            runs.append(Run(piece.start_frame, piece.boxes, candidates))
+    long_enough = min(settings.min_frames, tally.frames)
+    kept = [run for run in runs if len(run.boxes) >= long_enough]
+    for run in kept:
+        run.boxes = run.boxes * scale
+    if not kept:
+        raise FaceError(f"{stream.path}: {_why_no_face(tally, settings)}.")
+
+    # A track is numbered when it is known to have ended.
+    patience = (settings.max_gap_detections + 1) * settings.every
+    kept.sort(key=lambda run: (min(run.end - 1 + patience, tally.frames), run.start))
+    return Scan([Face(n, [run], fps) for n, run in enumerate(kept)], np.array(pts, np.int64))
+
+
+def scan_photo(
+    image: np.ndarray, detect: Detector, settings: TrackSettings, *, fps: int, face_px: int
+) -> list[Face]:
+    """The faces of one picture (H, W, 3) uint8, best first; they are there at any time.
+
+    Raises:
+        FaceError: no face.
+    """
+    found = detect(image)
+    large = found[(found[:, 2:4] - found[:, :2] >= settings.min_face_px).all(axis=1)]
+    boxes = large[large[:, 4] >= settings.min_score, :4]
+    if not len(boxes):
+        why = "no face" if not len(found) else "no face that is large and sure enough"
+        raise FaceError(
+            f"{why} in the photograph. Try another --detector, or lower --track.min_face_px or "
+            "--track.min_score."
+        )
+    faces = []
+    for number, box in enumerate(boxes):
+        crop = crop_face(image, box, face_px=face_px, margin=0)
+        faces.append(Face(number, [Run(0, box[None], [(0.0, crop)])], fps))
+    return faces
+
+
+def choose_face(faces: Sequence[Face], number: int | None) -> Face:
+    """The face of a number, or by default the one that fills most of the picture for longest.
+
+    Where it is lost and found again in its place within two seconds, it goes on.
+
+    Raises:
+        FaceError: no such number.
+    """
+    known = {face.number: face for face in faces}
+    if number is not None and number not in known:
+        listed = "; ".join(map(str, faces))
+        raise FaceError(f"face: expected one of {sorted(known)}, got {number}. There are: {listed}")
+    chosen = (
+        max(faces, key=lambda face: face.side_px * face.seconds)
+        if number is None
+        else known[number]
+    )
+    runs = list(chosen.runs)
+    others = [run for face in faces if face is not chosen for run in face.runs]
+    for step in (1, -1):  # what comes later, then what was earlier
+        for run in sorted(others, key=lambda r: step * r.start):
+            first, second = (runs[-1], run) if step > 0 else (run, runs[0])
+            is_near = 0 <= second.start - first.end < REUNION_TICKS
+            if is_near and overlap(first.boxes[-1:], second.boxes[:1])[0, 0] > MIN_IOU:
+                runs.insert(len(runs) if step > 0 else 0, run)
+    return Face(chosen.number, runs, chosen.fps)
+
+
+def _ticks(stream: PictureStream, fps: int, pts: list[int], shrink: int) -> Iterator[np.ndarray]:
+    """For each tick the nearest frame (H, W, 3); `pts` receives the timestamps of all frames."""
+    tick = 0
+    shown: tuple[Fraction, av.VideoFrame] | None = None
+    image: np.ndarray | None = None  # of `shown`, once it is needed
+    bar = tqdm(desc="faces", unit="frame", disable=None)
+    for now, frame in stream.frames():
+        pts.append(now)
+        bar.update()
+        time_s = (now - pts[0]) * stream.time_base
+        while shown and Fraction(tick, fps) <= (shown[0] + time_s) / 2:
+            image = stream.pixels(shown[1], shrink=shrink) if image is None else image
+            yield image
+            tick += 1
+        shown, image = (time_s, frame), None
+    bar.close()
+    if shown is None:
+        return
+    end_s = float(shown[0] + 1 / stream.fps) + JITTER_S
+    while tick == 0 or (tick + 1) / fps <= end_s:
+        image = stream.pixels(shown[1], shrink=shrink) if image is None else image
+        yield image
+        tick += 1
+
+
+def _candidates(crops: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """The sharpest crop of each stretch of CANDIDATE_TICKS."""
+    out = []
+    for first in range(0, len(crops), CANDIDATE_TICKS):
+        stretch = crops[first : first + CANDIDATE_TICKS]
+        grey = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in stretch]
+        sharp = [float(cv2.Laplacian(g, cv2.CV_32F).var()) for g in grey]
+        best = int(np.argmax(sharp))
+        out.append((sharp[best], stretch[best].copy()))
+    return out
+
+
+def _why_no_face(tally: TrackTally, settings: TrackSettings) -> str:
+    if not tally.detections:
+        return f"no face in {tally.frames} frames. Try another --detector"
+    if tally.tracks:
+        return f"no face stays for {settings.min_frames} frames. Lower --track.min_frames"
+    return (
+        f"faces were seen, {tally.too_small} under {settings.min_face_px} px and "
+        f"{tally.too_unsure} under score {settings.min_score}. Lower --track.min_face_px or "
+        "--track.min_score"
+    )

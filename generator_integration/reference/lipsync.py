@@ -1,0 +1,206 @@
+"""Give the face of a video, or of a photograph, new words."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncdisc_plugin.errors import FaceError, MediaError
+
+# Nothing heavy here: `syncdisc --help` looks at this folder.
+if TYPE_CHECKING:
+    from generator_integration.reference.face import Face
+    from generator_integration.reference.generator import Generator
+    from generator_integration.reference.playback import PhotoPlayback, VideoPlayback
+    from generator_integration.reference.voice import Voice
+    from syncdisc_plugin.data.prepare import PrepareSettings
+    from syncdisc_plugin.faces import Detector
+
+BATCH_BYTES = 150 << 20
+"""Frames that are held to be generated in one go."""
+MAX_BATCH = 24
+EXTENSIONS = {"pingpong": "it is played back and forth", "hold": "its last frame is held"}
+"""What `extend` may be, and how it is said."""
+DECODER_THREADS = 4
+"""At most; each holds a frame."""
+
+
+@dataclass(frozen=True)
+class LipsyncResult:
+    """What `lipsync` wrote."""
+
+    path: Path
+    """The video."""
+    frames: int
+    """Frames in it."""
+    generated: int
+    """Of these, those with a new mouth; the others do not show the face and are as they were."""
+    seconds: float
+    """Length, that of the sound."""
+    width: int
+    """Pixels across."""
+    height: int
+    """Pixels down."""
+    face: int
+    """Number of the face."""
+    notes: tuple[str, ...]
+    """What was chosen, and what is unusual: a line each."""
+
+
+def lipsync(
+    video: Path | str,
+    audio: Path | str,
+    out: Path | str,
+    *,
+    generator: Generator | str | Path = "base",
+    face: int | None = None,
+    settings: PrepareSettings | None = None,
+    extend: str = "pingpong",
+    crf: int = 18,
+    device: str = "auto",
+    detect: Detector | None = None,
+) -> LipsyncResult:
+    """Write `video` with the mouth that `audio` asks for, and with that sound.
+
+    Resolution and the frames' own timestamps stay; the output is as long as the sound. Frames
+    stream through: memory does not depend on the length.
+
+    Args:
+        video: a video, or a photograph (.jpg, .png, .webp), which is held at 25 fps.
+        audio: a file that has sound, also a video.
+        out: .mp4, .mov, .mkv or .webm; an existing file is replaced, wholly or not at all.
+        generator: a shipped name, a file of the trainer, or a loaded one, on `device`.
+        face: number of the face, as `syncdisc score` lists them; by default the one that fills
+            most of the picture for longest. Frames without it stay as they are.
+        settings: detector, its files, and how faces are followed; `device` is not read.
+        extend: where the sound is longer: "pingpong" plays the video back and forth, "hold" keeps
+            its last frame.
+        crf: quality of the picture, 0 (best) to 51.
+        device: where detector and generator run: auto, cpu or cuda.
+        detect: used in place of the detector that `settings` name.
+
+    Raises:
+        MediaError: a file that cannot be read, lacks picture or sound, or cannot be written.
+        FaceError: no face, no such face, or none while the sound lasts.
+        WeightsError: the generator cannot be loaded.
+        ValueError: `extend`, `crf` or `device` is none that there is.
+    """
+    from tqdm import tqdm
+
+    from generator_integration.reference.face import choose_face
+    from generator_integration.reference.generator import CONTEXT, load_generator
+    from generator_integration.reference.speaker import Speaker
+    from generator_integration.reference.voice import read_voice
+    from generator_integration.reference.writer import VideoWriter
+    from syncdisc_plugin.atomic import replacing
+    from syncdisc_plugin.data.prepare import PrepareSettings
+    from syncdisc_plugin.faces import load_detector
+    from syncdisc_plugin.nn.precision import choose_device
+
+    video, audio, out = Path(video), Path(audio), Path(out)
+    if extend not in EXTENSIONS:
+        raise ValueError(f"extend: expected one of {', '.join(EXTENSIONS)}, got {extend!r}.")
+    if not 0 <= crf <= 51:
+        raise ValueError(f"crf: expected 0 (best) to 51, got {crf}. Use 18.")
+    _check_paths(video, audio, out)
+    settings, device = settings or PrepareSettings(), choose_device(device)
+    if isinstance(generator, str | Path):
+        generator = load_generator(generator, device)
+    voice = read_voice(audio, generator.spec)
+    if detect is None:
+        detect = load_detector(settings.detector, models=settings.models, device=device)
+    playback, faces, notes = _open_source(video, voice, detect, settings, extend)
+    chosen = choose_face(faces, face)
+    if len(faces) > 1:
+        listed = "; ".join(map(str, faces))
+        notes.append(f"{len(faces)} faces: {listed}. Face {chosen.number} speaks (--face)")
+    height, width = playback.hw
+    even_height, even_width = height + height % 2, width + width % 2
+    if (height, width) != (even_height, even_width):
+        notes.append(
+            f"{width}x{height} becomes {even_width}x{even_height}: encoders need even sides, so "
+            "the last row or column is there twice"
+        )
+
+    speaker = Speaker(generator, chosen, voice, playback.clock.time_base, device)
+    held = BATCH_BYTES // (height * width * 3)
+    batch = max(2, min(MAX_BATCH, held - CONTEXT))
+    n_frames = len(playback)
+    with replacing(out) as temp:
+        suffix, sound = out.suffix.lower(), voice.sound
+        with (
+            VideoWriter(temp, suffix, playback.hw, playback.clock, sound, crf=crf) as writer,
+            tqdm(total=n_frames, desc="lipsync", unit="frame", disable=None) as bar,
+        ):
+            for image, pts in speaker.speak(playback.shots(), batch):
+                writer.write(image, pts)
+                bar.update()
+        if not speaker.generated:
+            raise FaceError(
+                f"{video}: {chosen} is not seen while the sound lasts "
+                f"({float(voice.seconds):.2f} s). Choose another --face."
+            )
+    if speaker.generated < n_frames:
+        notes.append(f"{n_frames - speaker.generated} frames do not show the face and stay as is")
+    if playback.note:
+        notes.append(playback.note)
+    return LipsyncResult(
+        path=out,
+        frames=n_frames,
+        generated=speaker.generated,
+        seconds=round(float(voice.seconds), 3),
+        width=even_width,
+        height=even_height,
+        face=chosen.number,
+        notes=tuple(notes),
+    )
+
+
+def _check_paths(video: Path, audio: Path, out: Path) -> None:
+    """Refuse in a moment what would otherwise fail after minutes."""
+    from generator_integration.reference.writer import FORMATS
+
+    for name, path in (("video", video), ("audio", audio)):
+        if not path.is_file():
+            raise MediaError(f"{name} {path}: no such file. Check the spelling.")
+        if not path.stat().st_size:
+            raise MediaError(f"{name} {path}: the file is empty. Copy or download it again.")
+        if out.exists() and out.samefile(path):
+            raise MediaError(f"out {out}: is the {name} itself. Choose another name.")
+    if out.suffix.lower() not in FORMATS:
+        raise MediaError(
+            f"out {out}: cannot write {out.suffix or 'no suffix'}. Use {', '.join(FORMATS)}."
+        )
+
+
+def _open_source(
+    video: Path, voice: Voice, detect: Detector, settings: PrepareSettings, extend: str
+) -> tuple[VideoPlayback | PhotoPlayback, list[Face], list[str]]:
+    """What is shown, the faces in it, and what there is to say of both and of the sound."""
+    from generator_integration.reference.face import scan_photo, scan_video
+    from generator_integration.reference.playback import PhotoPlayback, VideoPlayback, is_photo
+    from syncdisc_plugin.media.stream import PictureStream
+
+    notes = []
+    if voice.sound.note:
+        notes.append(f"{voice.sound.path}: {voice.sound.note}")
+    if voice.is_silent:
+        notes.append(
+            f"the sound is silent ({voice.loudness_db:.0f} dB): the mouth stays as it is in silence"
+        )
+    fps, face_px = voice.spec.fps, voice.spec.face_px
+    if is_photo(video):
+        photo = PhotoPlayback(video, voice.seconds)
+        faces = scan_photo(photo.image, detect, settings.track, fps=fps, face_px=face_px)
+        return photo, faces, notes
+    stream = PictureStream(video, threads=min(DECODER_THREADS, os.cpu_count() or 1))
+    scan = scan_video(stream, detect, settings.track, fps=fps, face_px=face_px)
+    playback = VideoPlayback(stream, scan.pts, voice.seconds, extend)
+    longer_s = float(voice.seconds - playback.video_seconds)
+    if longer_s > 1 / fps:
+        notes.append(f"the sound is {longer_s:.2f} s longer than the video: {EXTENSIONS[extend]}")
+    elif longer_s < -1 / fps:
+        notes.append(f"the sound is {-longer_s:.2f} s shorter than the video, which is cut there")
+    return playback, scan.faces, notes

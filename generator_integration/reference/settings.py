@@ -1,0 +1,126 @@
+"""Settings of a generator's training: the command's help and RUN/settings.json in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from generator_integration.reference.generator import GeneratorSettings
+from syncdisc_plugin.errors import RunError
+
+NO_SYNC = "none"
+
+
+@dataclass(frozen=True)
+class GeneratorTrainSettings:
+    """Everything that decides a run."""
+
+    minutes: float = 30.0
+    """Wall-clock budget, all sittings together. Ignored when steps is given."""
+    steps: int = 0
+    """Budget in steps instead: on one machine, the same seed then gives the same generator,
+    interrupted or not."""
+    seed: int = 0
+    """Decides initial weights, batches and augmentation."""
+    heldout_share: float = 0.15
+    """Part of the footage, by whole speakers, that is never trained on. A store that has a split
+    already, of a discriminator's training, keeps it."""
+    heldout_speakers: tuple[str, ...] = ()
+    """Hold out exactly these speakers; a split that the store has must be the same."""
+    aligned: str = ""
+    """Folder of a discriminator's run on this store: clips that its filter dropped are left out,
+    and the sound of the others is aligned as it says."""
+    batch: int = 16
+    """Windows of five frames per step."""
+    references: int = 3
+    """Most reference frames of a window; every step draws 1 to this many."""
+    learning_rate: float = 5e-4
+    """Of the generator, after a short warm-up; falls along a cosine."""
+    final_rate: float = 2e-5
+    """Where the cosine ends."""
+    quality_rate: float = 2e-4
+    """Learning rate of the visual-quality discriminator, constant."""
+    ema: float = 0.998
+    """Decay of the averaged weights, which are what is measured and kept."""
+    mouth_weight: float = 4.0
+    """How much more a pixel of the mouth counts in the L1 than one at the edge of the crop."""
+    perceptual_weight: float = 0.2
+    """Weight of LPIPS beside the L1, where the lpips package and its weights are at hand; 0 is
+    off."""
+    gan_from: float = 0.3
+    """Part of the budget after which the visual-quality discriminator joins; 1 never."""
+    gan_ratio: float = 0.5
+    """Length of its gradient at the frames over that of L1 and perceptual loss together."""
+    gan_ramp: int = 200
+    """Steps over which its weight rises."""
+    feature_weight: float = 2.0
+    """Weight of feature matching beside the adversarial loss."""
+    quality_frames: int = 2
+    """Frames of each window that the visual-quality discriminator looks at."""
+    quality_width: int = 32
+    """Channels of its first layer."""
+    sync: str = "base"
+    """The sync loss: none, a shipped name, or the path of a checkpoint; also other projects'
+    experts, whatever SyncLoss reads."""
+    sync_from: float = 0.1
+    """Part of the budget after which the sync loss joins; there must be a mouth to judge."""
+    sync_ratio: float = 50.0
+    """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
+    sync_ramp: int = 300
+    """Steps over which its weight rises."""
+    measure_steps: int = 250
+    """Steps between two measurements on held-out clips; each writes a sample sheet and
+    RUN/generator.safetensors."""
+    save_seconds: float = 120.0
+    """Seconds between two saves of the resumable state."""
+    precision: str = "auto"
+    """bf16, fp32, or auto: bf16 where the CPU or GPU has instructions for it."""
+    device: str = "auto"
+    """cuda, cpu, or auto."""
+    generator: GeneratorSettings = GeneratorSettings()  # noqa: RUF009 - frozen
+    """Sizes of the generator."""
+
+    def __post_init__(self) -> None:
+        """Name the flag that is off."""
+        if self.steps < 0 or (self.steps == 0 and self.minutes <= 0):
+            raise ValueError("--minutes: expected more than 0 (or --steps of at least 1).")
+        for name, least in (
+            ("batch", 1),
+            ("references", 1),
+            ("quality_frames", 1),
+            ("quality_width", 1),
+            ("measure_steps", 1),
+            ("gan_ramp", 0),
+            ("sync_ramp", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name}: expected at least {least}, got {getattr(self, name)}.")
+        for name in ("gan_from", "sync_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"--{name}: expected a part of the budget, 0 to 1, got {getattr(self, name)}."
+                )
+        if self.mouth_weight < 1:
+            raise ValueError(f"--mouth_weight: expected at least 1, got {self.mouth_weight}.")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"--precision: expected auto, bf16 or fp32, got {self.precision!r}.")
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> GeneratorTrainSettings:
+        """Rebuild from `asdict`, as stored in RUN/settings.json.
+
+        Raises:
+            RunError: a setting that this version does not know.
+        """
+        try:
+            return cls(
+                **{
+                    **raw,
+                    "heldout_speakers": tuple(raw.get("heldout_speakers", ())),
+                    "generator": GeneratorSettings(**raw.get("generator", {})),
+                }
+            )
+        except TypeError as error:
+            raise RunError(
+                f"settings: {error}. Go on with the version that wrote them, or start a new run."
+            ) from error

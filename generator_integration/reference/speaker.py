@@ -1,0 +1,96 @@
+"""Frames in, frames with another mouth out, in batches whose borders nobody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from generator_integration.reference.face import Face
+from generator_integration.reference.generator import CONTEXT, Generator
+from generator_integration.reference.paste import paste_face
+from generator_integration.reference.playback import Shot
+from generator_integration.reference.voice import Voice
+from syncdisc_plugin.faces import crop_face
+
+REFERENCES = 4
+"""Pictures of the face that the generator gets to know it by."""
+
+
+@dataclass
+class _Held:
+    """A frame with the face that waits for its batch."""
+
+    shot: Shot
+    box: np.ndarray
+    crop: np.ndarray  # (S, S, 3) uint8
+    time_s: Fraction
+
+
+class Speaker:
+    """Makes one face say what a voice says.
+
+    Args:
+        generator: in eval mode, on `device`.
+        face: where the face is.
+        voice: what it says.
+        time_base: seconds of one tick of the shots' timestamps.
+        device: where the generator is.
+    """
+
+    def __init__(
+        self, generator: Generator, face: Face, voice: Voice, time_base: Fraction, device: str
+    ) -> None:
+        self.generator, self.face, self.voice = generator, face, voice
+        self.time_base, self.device = time_base, device
+        self.generated = 0
+        """Frames so far that got a new mouth."""
+        self._reference = self._faces(face.references(REFERENCES))
+
+    def speak(self, shots: Iterable[Shot], batch: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Give (frame (H, W, 3) uint8, when it is shown in ticks) for each shot, in order.
+
+        Frames without the face come out as they are. `batch` + CONTEXT frames are held.
+        """
+        before: list[_Held] = []  # of the same run, without what is done with them
+        waiting: list[_Held] = []
+        for shot in shots:
+            box = self.face.box_at(shot.source_s)
+            if box is None:
+                yield from self._draw(before, waiting, len(waiting))
+                before, waiting = [], []
+                yield shot.image, shot.pts
+                continue
+            size = self.generator.spec.face_px
+            crop = crop_face(shot.image, box, face_px=size, margin=0)
+            waiting.append(_Held(shot, box, crop, shot.pts * self.time_base))
+            if len(waiting) == batch + CONTEXT:
+                yield from self._draw(before, waiting, batch)
+                before = [*before, *waiting[:batch]][-CONTEXT:]
+                waiting = waiting[batch:]
+        yield from self._draw(before, waiting, len(waiting))
+
+    def _draw(
+        self, before: list[_Held], waiting: list[_Held], n: int
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """The first `n` that wait; their neighbours are looked at and not drawn."""
+        if not n:
+            return
+        seen = [*before, *waiting]
+        faces = self._faces(np.stack([held.crop for held in seen]))
+        mel = self.voice.windows([held.time_s for held in seen])[None].to(self.device)
+        with torch.inference_mode():
+            drawn = self.generator(faces, self._reference, mel)[0, len(before) : len(before) + n]
+        pictures = drawn.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+        for held, picture in zip(waiting[:n], pictures, strict=True):
+            self.generated += 1
+            crop = held.crop.astype(np.float32) / 255
+            yield paste_face(held.shot.image, held.box, picture, crop), held.shot.pts
+
+    def _faces(self, crops: np.ndarray) -> torch.Tensor:
+        """(N, S, S, 3) uint8 -> (1, N, 3, S, S) in [0, 1]."""
+        x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+        return x[None].contiguous().to(self.device)

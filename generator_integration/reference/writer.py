@@ -1,0 +1,183 @@
+"""Write frames at given timestamps and a sound beside them, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+
+from generator_integration.reference.playback import Clock
+from syncdisc_plugin.errors import MediaError
+from syncdisc_plugin.media.encode import CODECS
+from syncdisc_plugin.media.stream import SoundStream
+
+# AVI stores no timestamps, and a .ts would need its packets' form changed.
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+# The layouts that FFmpeg's AAC encoder takes; others are mixed to stereo.
+LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+BIT_RATE = 96_000
+"""Of each channel, per second."""
+LARGE_PX = 1920 * 1200
+"""Pixels of a frame from which memory counts more than a few bytes of the file."""
+MAX_THREADS = 8
+"""Of the encoder; each holds some frames."""
+
+
+class VideoWriter:
+    """A video that is being written; a context that closes the file.
+
+    Args:
+        path: where to.
+        suffix: the container, one of `FORMATS`.
+        hw: height and width of the frames; odd ones get one more row or column, which encoders
+            of video need.
+        clock: timing and colours.
+        sound: copied where it is AAC already and the container takes that, else encoded at its own
+            rate and channels where the codec has those.
+        crf: quality of the picture, 0 (best) to 51.
+
+    Raises:
+        MediaError: an encoder or the disk fails, also later on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        hw: tuple[int, int],
+        clock: Clock,
+        sound: SoundStream,
+        *,
+        crf: int = 18,
+    ) -> None:
+        self.path, self.clock, self.sound = path, clock, sound
+        self._pad = hw[0] % 2, hw[1] % 2
+        self._yuv = VideoReformatter()
+        self._open = ExitStack()
+        video_codec, audio_codec = CODECS[suffix]
+        fast_start = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
+        try:
+            container = av.open(str(path), "w", format=FORMATS[suffix], options=fast_start)
+            self._container = self._open.enter_context(container)
+            self._picture = self._add_picture(video_codec, hw, crf)
+            self.is_copied = sound.codec == audio_codec == "aac" and sound.is_global
+            self._sound = self._add_copy() if self.is_copied else self._add_sound(audio_codec)
+        except (FFmpegError, OSError, ValueError) as exc:
+            self._open.close()
+            raise self._failure(exc) from exc
+        self._heard = self._copied() if self.is_copied else self._encoded()
+        self._next_sound = next(self._heard, None)
+
+    def write(self, image: np.ndarray, pts: int) -> None:
+        """Append a frame (H, W, 3) uint8 RGB at a tick, and the sound up to it."""
+        rows, columns = self._pad
+        if rows or columns:
+            image = cv2.copyMakeBorder(image, 0, rows, 0, columns, cv2.BORDER_REPLICATE)
+        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        rgb.colorspace, rgb.color_range = self.clock.color[:2]
+        try:
+            frame = self._yuv.reformat(rgb, format="yuv420p", threads=1)
+            frame.pts, frame.time_base = pts, self.clock.time_base
+            self._mux_sound(float(pts * self.clock.time_base))
+            self._container.mux(self._picture.encode(frame))
+        except (FFmpegError, OSError) as exc:
+            raise self._failure(exc) from exc
+
+    def __enter__(self) -> VideoWriter:
+        """Nothing to do: the file is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write what is held back, unless something went wrong, and close the file."""
+        try:
+            if kind is None:
+                self._container.mux(self._picture.encode(None))
+                self._mux_sound(float("inf"))
+                if not self.is_copied:
+                    self._container.mux(self._sound.encode(None))
+        except (FFmpegError, OSError) as exc:
+            raise self._failure(exc) from exc
+        finally:
+            self._heard.close()
+            try:
+                self._open.close()
+            except (FFmpegError, OSError) as exc:
+                if kind is None:
+                    raise self._failure(exc) from exc
+
+    def _add_picture(self, codec: str, hw: tuple[int, int], crf: int) -> Any:
+        clock = self.clock
+        stream: Any = self._container.add_stream(codec, rate=clock.fps.limit_denominator(1001))
+        context = stream.codec_context
+        stream.height, stream.width = (side + side % 2 for side in hw)
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 0  # VP9 reads the CRF as a mere lower bound beside a bit rate.
+        stream.time_base = context.time_base = clock.time_base
+        context.sample_aspect_ratio = clock.sample_aspect
+        context.colorspace, context.color_range = clock.color[:2]
+        context.color_trc, context.color_primaries = clock.color[2:]
+        context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
+        # The encoder holds the frames that it looks ahead, in 4K 40 MB each.
+        is_large = hw[0] * hw[1] > LARGE_PX
+        quick = {"preset": "faster", "rc-lookahead": "4" if is_large else "10"}
+        if is_large:
+            quick |= {"bf": "1", "refs": "1"}
+        vp9 = {"deadline": "good", "cpu-used": "4", "row-mt": "1", "lag-in-frames": "8"}
+        context.options = {"crf": str(crf), **(quick if codec == "libx264" else vp9)}
+        return stream
+
+    def _add_copy(self) -> Any:
+        source, template = self.sound.template()
+        with source:
+            return self._container.add_stream_from_template(template)
+
+    def _add_sound(self, codec: str) -> Any:
+        rates = av.Codec(codec, "w").audio_rates or [self.sound.rate_hz]
+        self._rate_hz = self.sound.rate_hz if self.sound.rate_hz in rates else 48000
+        self._layout = self.sound.layout if self.sound.layout in LAYOUTS else "stereo"
+        stream: Any = self._container.add_stream(codec, rate=self._rate_hz, layout=self._layout)
+        stream.bit_rate = BIT_RATE * stream.layout.nb_channels
+        return stream
+
+    def _copied(self) -> Generator[tuple[float, list[av.Packet]], None, None]:
+        for time_s, packet in self.sound.packets():
+            packet.stream = self._sound
+            yield time_s, [packet]
+
+    def _encoded(self) -> Generator[tuple[float, list[av.Packet]], None, None]:
+        at = 0
+        for block in self.sound.blocks(self._rate_hz, self._layout):
+            samples = np.ascontiguousarray(block.clip(-1, 1))
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+            frame.sample_rate, frame.time_base = self._rate_hz, Fraction(1, self._rate_hz)
+            frame.pts = at
+            yield at / self._rate_hz, self._sound.encode(frame)
+            at += block.shape[1]
+
+    def _mux_sound(self, until_s: float) -> None:
+        """Sound goes in beside its pictures: a muxer holds what is ahead of the other stream."""
+        while self._next_sound is not None and self._next_sound[0] <= until_s:
+            self._container.mux(self._next_sound[1])
+            self._next_sound = next(self._heard, None)
+
+    def _failure(self, exc: BaseException) -> MediaError:
+        why = getattr(exc, "strerror", None) or str(exc)
+        return MediaError(
+            f"{self.path}: cannot be written ({why}). Check the folder, the disk, and that the "
+            "encoders take this frame size and sound."
+        )

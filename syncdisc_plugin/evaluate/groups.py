@@ -1,0 +1,100 @@
+"""What clips are told apart by: speaker, folder, size and turn of the face, a table's words."""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.errors import FaceError, StoreError
+from syncdisc_plugin.faces.turn import load_turn_meter
+
+LOOKS = 5  # frames of a clip whose turn is measured
+FACE_PX = (48, 96, 192)
+TURN_DEG = (10, 20, 35)
+MOST_NAMES = 40  # a column of more different words tells no groups
+
+
+def group_names(
+    store: ClipStore, clips: Sequence[Clip], about: Path | None = None, models: Path | None = None
+) -> dict[str, list[str]]:
+    """By property, the group of each clip; "" where it is not known.
+
+    speaker; folder (of the source); face_px (in the source); head_turn (where YuNet's file is at
+    hand); and the columns of `about`.
+
+    Args:
+        store: where the clips are.
+        clips: C of them.
+        about: a CSV with the column path (relative to it) and others of words, such as language.
+        models: folder with detector files.
+
+    Raises:
+        StoreError: `about` is no such table, or names none of the clips.
+    """
+    out = {
+        "speaker": [c.speaker for c in clips],
+        "folder": [Path(c.source).parent.name for c in clips],
+        "face_px": [_between(c.face_px, FACE_PX, " px") for c in clips],
+    }
+    try:
+        turn = load_turn_meter(models)
+    except FaceError:
+        pass  # no file, no network: figures do not depend on it
+    else:
+        out["head_turn"] = [_between(_turn(store, c, turn), TURN_DEG, "°") for c in clips]
+    return out | (_columns(about, clips) if about else {})
+
+
+def _turn(store: ClipStore, clip: Clip, measure: Callable[[np.ndarray], float]) -> float:
+    """Median over some frames of how far the head is turned to either side, in degrees."""
+    at = np.linspace(0, clip.n_frames - 1, LOOKS).astype(int)
+    found = [abs(measure(store.frames(clip, i, i + 1)[0])) for i in at]
+    found = [x for x in found if np.isfinite(x)]
+    return float(np.median(found)) if found else float("nan")
+
+
+def _between(value: float, bounds: Sequence[int], unit: str) -> str:
+    """The range that a value lies in, in words that sort; "" for nan."""
+    if not np.isfinite(value):
+        return ""
+    at = bisect_right(bounds, value)
+    if at == len(bounds):
+        return f"{bounds[-1]}{unit} and more"
+    return f"{bounds[at - 1] if at else 0}-{bounds[at]}{unit}"
+
+
+def _columns(path: Path, clips: Sequence[Clip]) -> dict[str, list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
+        reader = csv.DictReader(file)
+        if "path" not in (reader.fieldnames or ()):
+            raise StoreError(
+                f"--about {path}: expected a column path, got {list(reader.fieldnames or ())}."
+            )
+        rows = {(path.parent / row["path"]).resolve(): row for row in reader}
+    found = [rows.get(Path(c.source).resolve(), {}) for c in clips]
+    if not any(found):
+        raise StoreError(
+            f"--about {path}: names none of the {len(clips)} clips. Its paths are relative to the "
+            "folder that it lies in."
+        )
+    out = {}
+    for name in next(row for row in found if row):
+        words = [row.get(name) or "" for row in found]
+        if name in ("path", "speaker") or all(map(_is_number, words)):
+            continue
+        if len(set(words)) <= MOST_NAMES:
+            out[name] = words
+    return out
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word or "0")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,47 @@
+"""How far a head is turned to the side, from YuNet's five points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from syncdisc_plugin.faces.detect import detector_files
+
+NOSE = 0.6  # how far its tip stands out of the plane of the eyes, in distances of the eyes
+
+
+def load_turn_meter(models: Path | None = None) -> Callable[[np.ndarray], float]:
+    """A function from a face crop (H, W, 3) uint8 RGB to degrees, nan where no face is found.
+
+    > 0: the nose is right of the eyes' middle in the picture. Good to about ten degrees.
+
+    Raises:
+        FaceError: YuNet's file is missing and cannot be downloaded.
+    """
+    (path,) = detector_files("yunet", models)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of itself
+    try:
+        net = cv2.FaceDetectorYN.create(str(path), "", (0, 0), 0.5, 0.3)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+    def measure(crop: np.ndarray) -> float:
+        net.setInputSize(crop.shape[1::-1])
+        _, faces = net.detect(np.ascontiguousarray(crop[..., ::-1]))
+        return float("nan") if faces is None else turn_deg(faces[0][4:14].reshape(5, 2))
+
+    return measure
+
+
+def turn_deg(points: np.ndarray) -> float:
+    """Degrees from (5, 2) points: one eye, the other, the nose's tip, two corners of the mouth."""
+    eyes = points[1] - points[0]
+    apart = float(np.hypot(*eyes))
+    if apart < 1:
+        return 90.0
+    beside = float((points[2] - points[:2].mean(0)) @ eyes) / apart**2
+    return float(np.degrees(np.arctan(beside / NOSE)) * np.sign(eyes[0] or 1))

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.evaluate.groups import group_names
+from syncdisc_plugin.faces.turn import turn_deg
+
+
+def table(store: ClipStore, folder: Path, columns: dict[str, list[str]]) -> Path:
+    path = folder / "about.csv"
+    rows = zip(*columns.values(), strict=True)
+    lines = [
+        ",".join(["path", *columns]),
+        *(",".join([c.source, *row]) for c, row in zip(store.clips, rows, strict=True)),
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_words_of_a_table_make_groups_and_numbers_do_not(
+    tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the store's sources are relative
+    n = len(tiny_store)
+    words = ["en" if i % 2 else "fr" for i in range(n)]
+    about = table(tiny_store, tmp_path, {"language": words, "fps": ["25.0"] * n})
+    found = group_names(tiny_store, tiny_store.clips, about, tmp_path)
+    assert found["language"] == words and "fps" not in found
+    assert found["speaker"] == [c.speaker for c in tiny_store.clips]
+    assert set(found["face_px"]) <= {"0-48 px", "48-96 px", "96-192 px", "192 px and more"}
+
+
+def test_a_table_of_other_videos_is_refused(tiny_store: ClipStore, tmp_path: Path) -> None:
+    path = tmp_path / "about.csv"
+    path.write_text("path,language\nelsewhere.mp4,en\n", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"names none of the .* relative to the folder"):
+        group_names(tiny_store, tiny_store.clips, path, tmp_path)
+    path.write_text("file,language\nx.mp4,en\n", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"expected a column path, got \['file', 'language'\]"):
+        group_names(tiny_store, tiny_store.clips, path, tmp_path)
+
+
+def face(yaw_deg: float, roll_deg: float = 0.0) -> np.ndarray:
+    """Five points of a head in which the nose stands out by 0.6 distances of the eyes."""
+    yaw, roll = np.radians([yaw_deg, roll_deg])
+    points = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.6, 0.6], [-0.4, 1, 0], [0.4, 1, 0]])
+    x = points[:, 0] * np.cos(yaw) + points[:, 2] * np.sin(yaw)
+    flat = np.stack([x, points[:, 1]], 1) * 40
+    turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    return flat @ turn + 60
+
+
+@pytest.mark.parametrize("yaw", [-50, -20, 0, 10, 35])
+def test_the_turn_of_a_head(yaw: int) -> None:
+    assert turn_deg(face(yaw)) == pytest.approx(yaw, abs=0.1)
+
+
+def test_one_eye_behind_the_other_is_a_profile() -> None:
+    points = face(0)
+    points[1] = points[0]
+    assert turn_deg(points) == 90.0

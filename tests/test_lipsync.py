@@ -1,0 +1,795 @@
+"""`lipsync`: frames, times and sound of what it writes, with a generator that paints the sound."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from generator_integration.reference import LipsyncResult, lipsync
+from syncdisc_plugin.errors import FaceError, MediaError
+from syncdisc_plugin.media import write_video
+from syncdisc_plugin.spec import ClipSpec
+
+H, W = 128, 160
+BOX = (48.0, 32.0, 112.0, 112.0)
+MOUTH = (slice(84, 100), slice(72, 88))
+BROW = (slice(32, 60), slice(48, 112))
+RATE = 16000
+
+
+class Painter(torch.nn.Module):
+    """Lower halves as bright as the sound is loud."""
+
+    spec = ClipSpec()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+        size = self.spec.face_px
+        assert masked.shape[2:] == reference.shape[2:] == (3, size, size)
+        assert mel.shape == (*masked.shape[:2], 1, 80, 16) and reference.shape[1] >= 1
+        assert masked.min() >= 0 and masked.max() <= 1
+        self.calls.append(masked.shape[1])
+        out = masked.clone()
+        out[..., size // 2 :, :] = (mel.mean((2, 3, 4)) / 8 + 0.5)[:, :, None, None, None]
+        return out
+
+
+class Marked:
+    """Finds a face wherever the frame's corner is not black."""
+
+    def __init__(self, *boxes: tuple[float, ...]) -> None:
+        self.boxes = boxes or (BOX,)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        if image[-8:, -8:].mean() < 20:
+            return np.zeros((0, 5), np.float32)
+        return np.array([[*box, 0.9] for box in self.boxes], np.float32)
+
+
+def picture(index: int, *, has_face: bool = True, hw: tuple[int, int] = (H, W)) -> np.ndarray:
+    """Soft colours; the left upper corner tells the index, the right lower one of the face."""
+    rows, columns = hw
+    y, x = np.mgrid[0:rows, 0:columns]
+    image = np.dstack([90 + 40 * np.sin(x / 19), 100 + 40 * np.cos(y / 23), 120 + 0 * x])
+    image[:24, :24] = 16 + 4 * index
+    image[-16:, -16:] = 200 * has_face
+    return image.astype(np.uint8)
+
+
+def bursts(seconds: float, rate: int = RATE) -> np.ndarray:
+    """Noise that is loud and quiet in turn, four times a second, never the same twice."""
+    rng = np.random.default_rng(5)
+    n = round(seconds * rate)
+    level = np.repeat(rng.uniform(0.001, 0.5, round(seconds * 8) + 2), rate // 8)[:n]
+    noise = np.convolve(rng.uniform(-1, 1, n + 7), np.full(8, 0.2), "valid")
+    return (level * noise).astype(np.float32)
+
+
+def write_wav(path: Path, *channels: np.ndarray, rate: int = RATE) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.stack(channels, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def read_frames(path: Path) -> tuple[list[float], np.ndarray]:
+    """Times and (F, H, W, 3) RGB."""
+    with av.open(str(path)) as file:
+        frames = [(f.time, f.to_ndarray(format="rgb24")) for f in file.decode(video=0)]
+    return [t for t, _ in frames], np.stack([image for _, image in frames])
+
+
+def read_sound(path: Path) -> tuple[np.ndarray, int, float]:
+    """(channels, N), samples per second, and when the first one is heard."""
+    with av.open(str(path)) as file:
+        frames = list(file.decode(audio=0))
+    sound = np.concatenate([f.to_ndarray() for f in frames], axis=1)
+    return sound, frames[0].sample_rate, float(frames[0].time)
+
+
+def lag_s(sound: np.ndarray, rate: int, wanted: np.ndarray) -> float:
+    """By how much `sound` is late against `wanted`, at most 0.3 s; both mono at `rate`."""
+    n = min(len(sound), len(wanted)) - round(0.6 * rate)
+    reach = round(0.3 * rate)
+    middle = wanted[reach : reach + n]
+    scores = np.correlate(sound[: n + 2 * reach], middle, "valid")
+    best = int(scores.argmax())
+    assert scores[best] > 0.8 * np.sum(middle**2), "another sound"
+    return (best - reach) / rate
+
+
+def indices(frames: np.ndarray) -> list[int]:
+    """Which source frames these are."""
+    return [round((float(f[4:20, 4:20].mean()) - 16) / 4) for f in frames]
+
+
+def run(video: Path, audio: Path, out: Path, **options: object) -> LipsyncResult:
+    options = {"generator": Painter(), "detect": Marked(), "crf": 4, "device": "cpu"} | options
+    return lipsync(video, audio, out, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """1.6 s at 25 fps, without sound."""
+    return write_video(tmp_path / "v.mp4", map(picture, range(40)), crf=4)
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    return write_wav(tmp_path / "a.wav", bursts(1.6))
+
+
+# --- frames, times, sound
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])
+def test_a_video_gets_new_lips(video: Path, wav: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    result = run(video, wav, out)
+    assert (result.frames, result.generated, result.face) == (40, 40, 0)
+    assert (result.width, result.height, result.notes) == (W, H, ())
+    assert result.seconds == pytest.approx(1.6, abs=0.001) and result.path == out
+    times, frames = read_frames(out)
+    assert times == pytest.approx([i / 25 for i in range(40)], abs=0.001)
+    assert indices(frames) == list(range(40))
+
+    from syncdisc_plugin.mel import log_mel
+
+    mel = log_mel(torch.from_numpy(bursts(1.6)))
+    starts = [(f - 1) * 16 // 5 for f in range(1, 36)]
+    wanted = [mel[:, max(0, s) : s + 16].mean().item() for s in starts]
+    mouths = frames[1:36, *MOUTH].mean((1, 2, 3))
+    assert np.corrcoef(mouths, wanted)[0, 1] > 0.99
+
+    sound, rate, start_s = read_sound(out)
+    assert abs(sound.shape[1] / rate - 1.6) < 0.07
+    heard = sound.mean(0)
+    if rate != RATE:
+        heard = cv2.resize(heard[None], (round(heard.size * RATE / rate), 1))[0]
+    # FFmpeg's own reader skips what codecs put first; .webm says so by a time before zero.
+    assert abs(lag_s(heard, RATE, bursts(1.6)) + start_s) < 0.003
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.wav", out.name, "v.mp4"])
+
+
+def test_only_the_lower_face_changes(video: Path, wav: Path, tmp_path: Path) -> None:
+    run(video, wav, tmp_path / "out.mp4")
+    before, after = read_frames(video)[1], read_frames(tmp_path / "out.mp4")[1]
+    change = np.abs(before.astype(int) - after).mean(axis=(0, 3))
+    assert change[BROW].max() < 3
+    assert change[MOUTH].min() > 10
+    outside = np.ones((H, W), bool)
+    outside[32:112, 48:112] = False
+    assert change[outside].max() < 3
+    edge = change[70:112, [48, 49, 110, 111]]
+    assert edge.max() < 8, "the box has an edge"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_variable_frame_rates_stay(tmp_path: Path, suffix: str) -> None:
+    times_s = [0.0, *np.cumsum([1 / 30] * 10 + [0.1] * 5 + [1 / 50] * 25).tolist()]
+    source, short = tmp_path / f"v{suffix}", write_wav(tmp_path / "s.wav", bursts(1.2))
+    write_video(source, map(picture, range(len(times_s))), frame_times_s=times_s, crf=4)
+    result = run(source, short, tmp_path / f"out{suffix}")
+    times, frames = read_frames(tmp_path / f"out{suffix}")
+    assert times == pytest.approx([t for t in times_s if t < 1.2], abs=0.0011)
+    assert indices(frames) == list(range(len(times))) and result.frames == len(times)
+
+
+def test_other_frame_rates_and_late_starts_stay(wav: Path, tmp_path: Path) -> None:
+    fps = Fraction(30000, 1001)
+    source = tmp_path / "v.mp4"
+    write_video(source, map(picture, range(40)), fps=fps, video_start_s=0.5, crf=4)
+    painter = Painter()
+    run(source, wav, tmp_path / "out.mp4", generator=painter)
+    times, frames = read_frames(tmp_path / "out.mp4")
+    assert times[:40] == pytest.approx([float(i / fps) for i in range(40)], abs=0.001)
+    assert indices(frames[:40]) == list(range(40))
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert float(file.streams.video[0].average_rate) == pytest.approx(float(fps), rel=0.01)
+
+
+def test_colours_stay_what_they_are_called(wav: Path, tmp_path: Path) -> None:
+    """A frame that is not touched has the same YUV, under the same names."""
+    source = tmp_path / "v.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1
+        context.color_range, context.options = 1, {"crf": "4"}
+        context.sample_aspect_ratio = Fraction(4, 3)
+        soft = cv2.resize(rng.integers(40, 200, (4, 5, 3), np.uint8), (W, H))
+        for index in range(40):
+            rgb = av.VideoFrame.from_ndarray(soft, format="rgb24")
+            rgb.pts, rgb.time_base = index, Fraction(1, 25)
+            file.mux(stream.encode(rgb.reformat(format="yuv420p", dst_colorspace=1)))
+        file.mux(stream.encode(None))
+    run(source, wav, tmp_path / "out.mp4")
+
+    def luma(path: Path) -> tuple[np.ndarray, tuple[object, ...]]:
+        with av.open(str(path)) as file:
+            frame = next(file.decode(video=0))
+            aspect = file.streams.video[0].sample_aspect_ratio
+            tags = frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries
+            return frame.to_ndarray()[:30].astype(int), (*tags, aspect)
+
+    (before, tags), (after, same) = luma(source), luma(tmp_path / "out.mp4")
+    assert tags == same == (1, 1, 1, 1, Fraction(4, 3))
+    assert np.abs(before - after).mean() < 1 and abs((before - after).mean()) < 0.3
+
+
+def test_the_voice_keeps_rate_and_channels(video: Path, tmp_path: Path) -> None:
+    left, right = bursts(1.6, 44100), np.zeros(round(1.6 * 44100), np.float32)
+    run(video, write_wav(tmp_path / "a.wav", left, right, rate=44100), tmp_path / "out.mp4")
+    sound, rate, start_s = read_sound(tmp_path / "out.mp4")
+    assert rate == 44100 and sound.shape[0] == 2
+    assert np.abs(sound[0]).max() > 0.2 and np.abs(sound[1]).max() < 0.02
+    assert abs(lag_s(sound[0], rate, left) + start_s) < 0.003
+
+
+def test_aac_is_copied(video: Path, tmp_path: Path) -> None:
+    """From a video with a picture of its own: not encoded twice, and not moved."""
+    voice, sound = tmp_path / "voice.mp4", bursts(1.6, 22050)
+    write_video(voice, map(picture, range(40)), audio=sound, sample_rate_hz=22050)
+    run(video, voice, tmp_path / "out.mp4")
+
+    def packets(path: Path) -> list[bytes]:
+        with av.open(str(path)) as file:
+            return [bytes(p) for p in file.demux(audio=0) if p.size]
+
+    assert packets(voice) == packets(tmp_path / "out.mp4")
+    heard, rate, start_s = read_sound(tmp_path / "out.mp4")
+    before, _, before_s = read_sound(voice)
+    assert rate == 22050 and start_s == pytest.approx(before_s, abs=0.002)
+    assert heard.shape == before.shape and np.abs(heard - before).max() < 1e-4
+
+
+def test_a_voice_that_starts_late_in_its_video_starts_late(video: Path, tmp_path: Path) -> None:
+    voice = tmp_path / "voice.mkv"
+    write_video(voice, map(picture, range(40)), audio=bursts(1.2), audio_start_s=0.4)
+    result = run(video, voice, tmp_path / "out.mp4")
+    assert result.seconds == pytest.approx(1.6, abs=0.07)
+    mouths = read_frames(tmp_path / "out.mp4")[1][:, *MOUTH].mean((1, 2, 3))
+    assert np.ptp(mouths[:6]) < 4 and np.ptp(mouths[8:]) > 15
+    sound, rate, start_s = read_sound(tmp_path / "out.mp4")
+    assert abs(lag_s(sound[0], rate, bursts(1.2)) + start_s - 0.4) < 0.02 or start_s > 0.3
+
+
+# --- lengths
+
+
+def test_a_longer_sound_plays_the_video_back_and_forth(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "v.mp4", map(picture, range(40)), crf=4)
+    audio = write_wav(tmp_path / "a.wav", bursts(4.0))
+    result = run(source, audio, tmp_path / "out.mp4")
+    times, frames = read_frames(tmp_path / "out.mp4")
+    assert times == pytest.approx([i / 25 for i in range(100)], abs=0.001)
+    there = list(range(40))
+    assert indices(frames) == (there + there[-2::-1] + there[1:])[:100]
+    assert result.generated == 100
+    assert "2.40 s longer than the video: it is played back and forth" in result.notes[0]
+
+
+def test_backwards_in_stretches_and_with_its_own_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from generator_integration.reference import playback
+
+    monkeypatch.setattr(playback, "REVERSE_BYTES", 1)  # eight frames at a time
+    steps = [0.02, 0.03, 0.05, 0.04] * 9
+    times_s = [0.0, *np.cumsum(steps).tolist()]
+    write_video(
+        tmp_path / "v.mkv", map(picture, range(37)), frame_times_s=times_s, video_start_s=1.0, crf=4
+    )
+    audio = write_wav(tmp_path / "a.wav", bursts(2.5))
+    run(tmp_path / "v.mkv", audio, tmp_path / "out.mkv")
+    times, frames = read_frames(tmp_path / "out.mkv")
+    turned = [2 * times_s[-1] - t for t in times_s[-2::-1]]
+    wanted = [t for t in times_s + turned if t < 2.5]
+    assert times == pytest.approx(wanted, abs=0.0011)
+    assert indices(frames) == [*range(37), *range(35, -1, -1)][: len(wanted)]
+
+
+def test_a_longer_sound_may_hold_the_last_frame(video: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", bursts(2.4))
+    result = run(video, audio, tmp_path / "out.mp4", extend="hold")
+    times, frames = read_frames(tmp_path / "out.mp4")
+    assert times == pytest.approx([i / 25 for i in range(60)], abs=0.001)
+    assert indices(frames) == [*range(40), *[39] * 20]
+    assert "its last frame is held" in result.notes[0]
+    assert np.ptp(frames[40:, *MOUTH].mean((1, 2, 3))) > 10, "held lips"
+
+
+def test_a_shorter_sound_cuts_the_video(video: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", bursts(1.0))
+    result = run(video, audio, tmp_path / "out.mp4")
+    assert len(read_frames(tmp_path / "out.mp4")[0]) == result.frames == 25
+    assert "0.60 s shorter than the video" in result.notes[0]
+
+
+# --- sources
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_photograph(wav: Path, tmp_path: Path, suffix: str) -> None:
+    photo = tmp_path / f"photo{suffix}"
+    cv2.imwrite(str(photo), picture(10)[..., ::-1])
+    result = run(photo, wav, tmp_path / "out.mp4")
+    times, frames = read_frames(tmp_path / "out.mp4")
+    assert times == pytest.approx([i / 25 for i in range(40)], abs=0.001)
+    assert result.frames == result.generated == 40
+    assert indices(frames) == [10] * 40
+    assert np.ptp(frames[:, *MOUTH].mean((1, 2, 3))) > 10
+    assert np.abs(frames[5].astype(int) - picture(10)).mean(-1)[:30].mean() < 4
+
+
+def test_a_large_photograph_is_shrunk(wav: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "p.jpg"), np.full((1200, 3840, 3), 128, np.uint8))
+    short = write_wav(tmp_path / "s.wav", bursts(0.2))
+    result = run(tmp_path / "p.jpg", short, tmp_path / "out.mp4")
+    assert (result.width, result.height) == (1920, 600)
+    assert "shrunk from 3840x1200 to 1920x600" in result.notes[-1]
+
+
+@pytest.mark.skipif(
+    not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write rotation"
+)
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_phones_video_is_upright(wav: Path, tmp_path: Path, turn: int) -> None:
+    stored = [np.rot90(picture(i), -turn // 90) for i in range(40)]
+    with av.open(str(tmp_path / "v.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.height, stream.width = stored[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.set_display_rotation(turn)
+        for image in stored:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    result = run(tmp_path / "v.mp4", wav, tmp_path / "out.mp4")
+    assert (result.width, result.height) == (W, H)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert next(file.decode(video=0)).rotation == 0
+    frames = read_frames(tmp_path / "out.mp4")[1]
+    assert indices(frames) == list(range(40))
+    assert np.ptp(frames[:, *MOUTH].mean((1, 2, 3))) > 10
+
+
+def test_odd_sides_keep_the_whole_frame(wav: Path, tmp_path: Path) -> None:
+    image = picture(3, hw=(H + 1, W + 1))
+    cv2.imwrite(str(tmp_path / "p.png"), image[..., ::-1])
+    result = run(tmp_path / "p.png", wav, tmp_path / "out.mp4")
+    assert (result.width, result.height) == (W + 2, H + 2)
+    assert "161x129 becomes 162x130" in result.notes[0]
+    frames = read_frames(tmp_path / "out.mp4")[1]
+    assert np.abs(frames[0, : H + 1, : W + 1].astype(int) - image)[:30].mean() < 4
+
+
+# --- faces
+
+
+def test_frames_without_the_face_pass(wav: Path, tmp_path: Path) -> None:
+    pictures = [picture(i, has_face=10 <= i < 30) for i in range(40)]
+    source = write_video(tmp_path / "v.mp4", pictures, crf=4)
+    from syncdisc_plugin.data.prepare import PrepareSettings
+    from syncdisc_plugin.faces import TrackSettings
+
+    settings = PrepareSettings(track=TrackSettings(every=1, min_frames=10))
+    result = run(source, wav, tmp_path / "out.mp4", settings=settings)
+    assert result.frames == 40 and result.generated == 20
+    assert "20 frames do not show the face" in result.notes[-1]
+    before, after = read_frames(source)[1].astype(int), read_frames(tmp_path / "out.mp4")[1]
+    change = np.abs(before - after).mean(axis=(1, 2, 3))
+    assert change[[*range(10), *range(30, 40)]].max() < 1.5
+    assert np.abs(before - after)[10:30, *MOUTH].mean((1, 2, 3)).min() > 5
+
+
+LEFT, RIGHT = (16.0, 40.0, 64.0, 100.0), (88.0, 30.0, 152.0, 110.0)
+
+
+@pytest.mark.parametrize("face", [None, 0, 1])
+def test_one_of_two_faces(video: Path, wav: Path, tmp_path: Path, face: int | None) -> None:
+    result = run(video, wav, tmp_path / "out.mp4", face=face, detect=Marked(LEFT, RIGHT))
+    before, after = read_frames(video)[1].astype(int), read_frames(tmp_path / "out.mp4")[1]
+    change = np.abs(before - after).mean((0, 3))
+    is_left = face == 0
+    assert result.face == (0 if is_left else 1)
+    assert (change[75:90, 34:46].mean() > 8) == is_left
+    assert (change[78:95, 112:128].mean() > 8) != is_left
+    assert "2 faces: face 0 at 0.00 s for 1.60 s, 54 px; face 1" in result.notes[0]
+
+
+def test_numbers_are_those_of_score(tmp_path: Path) -> None:
+    """The one that ends first is the first, whichever is seen first."""
+    from generator_integration.reference.face import scan_video
+    from syncdisc_plugin.data.prepare import Footage
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    class Leaving:
+        """The right face leaves in the middle; a third one comes."""
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            index = indices(image[None])[0]
+            boxes = [LEFT] + ([RIGHT] if index < 20 else [BOX] if index >= 30 else [])
+            return np.array([[*box, 0.9] for box in boxes], np.float32)
+
+    source = tmp_path / "v.mp4"
+    write_video(source, map(picture, range(60)), audio=bursts(2.4), crf=4)
+    settings, detect = TrackSettings(min_frames=10), Leaving()
+    tracks = [t for t, _ in Footage(source, detect, ClipSpec(), settings).clips()]
+    scan = scan_video(PictureStream(source), detect, settings, fps=25, face_px=96)
+    assert len(scan.pts) == 60 and len(tracks) == 3
+    assert [f.number for f in scan.faces] == [0, 1, 2]
+    assert [f.runs[0].start for f in scan.faces] == [t.start_frame for t in tracks]
+    for face, track in zip(scan.faces, tracks, strict=True):
+        assert np.abs(face.runs[0].boxes - track.boxes).max() < 1e-3
+
+
+def test_long_tracks_are_one_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from generator_integration.reference import face as faces
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    monkeypatch.setattr(faces, "PIECE_TICKS", 16)
+    monkeypatch.setattr(faces, "CANDIDATE_TICKS", 8)
+    source = write_video(tmp_path / "v.mp4", map(picture, range(50)))
+    two = Marked(LEFT, RIGHT)
+    scan = faces.scan_video(PictureStream(source), two, TrackSettings(), fps=25, face_px=96)
+    assert [len(f.runs[0].boxes) for f in scan.faces] == [50, 50]
+    assert scan.faces[0].references(4).shape == (4, 96, 96, 3)
+    box = scan.faces[1].box_at(Fraction(1, 3))
+    assert box is not None and np.abs(box - RIGHT).max() < 1e-3
+    assert scan.faces[1].box_at(Fraction(5, 2)) is None
+
+
+def test_large_videos_are_searched_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from generator_integration.reference import face as faces
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    sizes = set()
+
+    class Small(Marked):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            sizes.add(image.shape)
+            return np.array([[24, 16, 56, 56, 0.9]], np.float32)
+
+    source = write_video(tmp_path / "v.mp4", map(picture, range(30)))
+    monkeypatch.setattr(faces, "SCAN_PX", 80)
+    scan = faces.scan_video(PictureStream(source), Small(), TrackSettings(), fps=25, face_px=96)
+    assert sizes == {(H // 2, W // 2, 3)}
+    box = scan.faces[0].box_at(Fraction(1))
+    assert box is not None and np.abs(box - [48, 32, 112, 112]).max() < 1e-3
+
+
+def test_a_face_that_is_lost_for_a_moment_goes_on() -> None:
+    from generator_integration.reference.face import Face, Run, choose_face
+
+    def face(number: int, start: int, n: int, box: tuple[float, ...]) -> Face:
+        return Face(number, [Run(start, np.tile(np.float32(box), (n, 1)))], 25)
+
+    first, other = face(0, 0, 50, LEFT), face(1, 0, 40, RIGHT)
+    again, late = face(2, 80, 100, LEFT), face(3, 400, 20, LEFT)
+    for number in (0, 2, None):
+        chosen = choose_face([first, other, again, late], number)
+        assert [run.start for run in chosen.runs] == [0, 80]
+    assert len(choose_face([first, other, again, late], 3).runs) == 1
+
+
+# --- refused
+
+
+def refused(error: type[Exception], match: str, tmp_path: Path, *args: object, **options: object):
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(error, match=match):
+        run(*args, **options)  # type: ignore[arg-type]
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_what_is_refused(video: Path, wav: Path, tmp_path: Path) -> None:
+    out, gone = tmp_path / "out.mp4", tmp_path / "gone.mp4"
+    empty, noise = tmp_path / "empty.wav", tmp_path / "noise.mp4"
+    empty.touch()
+    noise.write_bytes(bytes(range(256)) * 40)
+    media = [
+        ("gone.mp4: no such file", (gone, wav, out)),
+        ("gone.mp4: no such file", (video, gone, out)),
+        ("empty.wav: the file is empty", (video, empty, out)),
+        ("noise.mp4: cannot be read", (noise, wav, out)),
+        ("noise.mp4: cannot be read", (video, noise, out)),
+        ("v.mp4: no audio stream", (video, video, out)),
+        ("a.wav: no video stream", (wav, wav, out)),
+        ("cannot write .avi. Use .mp4", (video, wav, tmp_path / "out.avi")),
+        ("is the video itself", (video, wav, video)),
+        ("is the audio itself", (video, wav, tmp_path / "a.wav")),
+    ]
+    for match, args in media:
+        refused(MediaError, match, tmp_path, *args)
+    refused(ValueError, "extend: expected one of pingpong, hold, got 'loop'", tmp_path,
+            video, wav, out, extend="loop")  # fmt: skip
+    refused(ValueError, "crf: expected 0", tmp_path, video, wav, out, crf=60)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    refused(MediaError, "bad.png: cannot be read as a photograph", tmp_path, bad, wav, out)
+
+
+def test_no_face(video: Path, wav: Path, tmp_path: Path) -> None:
+    def nobody(image: np.ndarray) -> np.ndarray:
+        return np.zeros((0, 5), np.float32)
+
+    out = tmp_path / "out.mp4"
+    refused(FaceError, "v.mp4: no face in 40 frames", tmp_path, video, wav, out, detect=nobody)
+    photo = tmp_path / "p.png"
+    cv2.imwrite(str(photo), picture(0))
+    refused(FaceError, "no face in the photograph", tmp_path, photo, wav, out, detect=nobody)
+    match = r"face: expected one of \[0\], got 7. There are: face 0 at 0.00 s"
+    refused(FaceError, match, tmp_path, video, wav, out, face=7)
+
+
+def test_a_face_that_comes_after_the_sound(tmp_path: Path) -> None:
+    pictures = (picture(i, has_face=i >= 25) for i in range(60))
+    source = write_video(tmp_path / "v.mp4", pictures)
+    audio = write_wav(tmp_path / "a.wav", bursts(0.5))
+    refused(FaceError, "is not seen while the sound lasts", tmp_path,
+            source, audio, tmp_path / "out.mp4")  # fmt: skip
+
+
+def test_silence_is_said(video: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", np.zeros(round(1.6 * RATE), np.float32))
+    result = run(video, audio, tmp_path / "out.mp4")
+    assert result.generated == 40 and "the sound is silent" in result.notes[0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_nothing_is_left_behind(
+    video: Path, wav: Path, tmp_path: Path, error: type[BaseException]
+) -> None:
+    class Stopping(Painter):
+        def forward(self, *args: torch.Tensor):
+            if len(self.calls) == 1:
+                raise error
+            return super().forward(*args)
+
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"of yesterday")
+    with pytest.raises(error):
+        run(video, wav, out, generator=Stopping())
+    assert out.read_bytes() == b"of yesterday"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.mp4", "v.mp4"]
+
+
+# --- parts
+
+
+def test_the_mel_of_blocks_is_the_mel_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from generator_integration.reference import voice
+    from syncdisc_plugin.mel import log_mel
+
+    monkeypatch.setattr(voice, "BLOCK_S", 1)
+    sound = bursts(4.3)
+    cuts = np.cumsum(np.random.default_rng(0).integers(1, 3000, 60))
+    blocks = np.split(sound, cuts[cuts < len(sound)])
+    parts = list(voice.mel_parts(blocks, ClipSpec().mel))
+    assert len(parts) > 3
+    whole = log_mel(torch.from_numpy(sound)).numpy()
+    joined = np.concatenate(parts, axis=1)
+    assert joined.shape == whole.shape and np.abs(joined - whole).max() < 1e-4
+
+
+def test_windows_of_the_mel(wav: Path) -> None:
+    from generator_integration.reference.voice import read_voice
+
+    voice = read_voice(wav, ClipSpec())
+    times = [Fraction(0), Fraction(10, 25), Fraction(21, 50), Fraction(16, 10), Fraction(9)]
+    windows = voice.windows(times)
+    assert windows.shape == (5, 1, 80, 16)
+    assert (windows[0, 0, :, :4] == -4).all()  # frame -1 begins at -3.2, its window at -4
+    assert np.array_equal(windows[0, 0, :, 4:], voice.mel[:, :12])
+    assert np.array_equal(windows[1, 0], voice.mel[:, 28:44])
+    assert np.array_equal(windows[2, 0], voice.mel[:, 30:46])  # 9.5 frames: floor(30.4)
+    assert (windows[4] == -4).all()
+
+
+def test_batches_have_no_borders(video: Path, wav: Path) -> None:
+    """A generator that looks at its neighbours draws the same in batches of any size."""
+    from generator_integration.reference.face import scan_video
+    from generator_integration.reference.playback import VideoPlayback
+    from generator_integration.reference.speaker import Speaker
+    from generator_integration.reference.voice import read_voice
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    class Looking(Painter):
+        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+            around = torch.nn.functional.pad(mel.mean((2, 3, 4)), (3, 3), mode="replicate")
+            smooth = torch.nn.functional.avg_pool1d(around, 7, 1)
+            return super().forward(masked, reference, smooth[:, :, None, None, None].expand_as(mel))
+
+    voice, stream = read_voice(wav, ClipSpec()), PictureStream(video)
+    scan = scan_video(stream, Marked(), TrackSettings(), fps=25, face_px=96)
+    outputs = []
+    for batch in (2, 7, 100):
+        playback = VideoPlayback(stream, scan.pts, voice.seconds)
+        speaker = Speaker(Looking(), scan.faces[0], voice, stream.time_base, "cpu")  # type: ignore[arg-type]
+        given = list(speaker.speak(playback.shots(), batch))
+        assert [pts for _, pts in given] == [int(p - scan.pts[0]) for p in scan.pts]
+        outputs.append(np.stack([image for image, _ in given]).astype(int))
+    for output in outputs[:2]:
+        assert np.abs(output - outputs[2]).max() <= 1
+
+
+def test_paste_keeps_what_is_not_drawn_anew() -> None:
+    from generator_integration.reference.paste import paste_face
+    from syncdisc_plugin.faces import crop_face
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 400, 3), np.uint8)
+    for box in [(100.3, 40.2, 300.7, 280.9), (-30.0, 100.0, 90.0, 340.0), (10.0, 10.0, 40.0, 50.0)]:
+        at = np.array(box, np.float32)
+        seen = crop_face(image, at, face_px=96, margin=0).astype(np.float32) / 255
+        same = paste_face(image, at, seen, seen)
+        assert np.abs(same.astype(int) - image).max() <= 1
+        drawn = seen.copy()
+        drawn[56:80, 30:66] = 1 - drawn[56:80, 30:66]
+        x1, y1, x2, y2 = box
+        other = paste_face(image, at, drawn, seen)
+        changed = np.argwhere((other != image).any(-1))
+        assert len(changed)
+        top = y1 + 0.42 * (y2 - y1) - 1
+        assert changed[:, 0].min() >= top and changed[:, 0].max() <= y2
+        assert changed[:, 1].min() >= x1 - 1 and changed[:, 1].max() <= x2 + 1
+    outside = np.array([500.0, 10.0, 600.0, 90.0])
+    assert np.array_equal(paste_face(image, outside, drawn, seen), image)
+
+
+def test_a_picture_stream_begins_anywhere(tmp_path: Path) -> None:
+    from syncdisc_plugin.media.stream import PictureStream
+
+    for suffix in (".mp4", ".mkv", ".ts", ".avi"):
+        path = write_video(tmp_path / f"v{suffix}", map(picture, range(50)), crf=4)
+        stream = PictureStream(path)
+        whole = [pts for pts, _ in stream.frames()]
+        assert len(whole) == 50 and whole == sorted(whole)
+        for first in (0, 1, 17, 49):
+            found = [(pts, stream.pixels(f)) for pts, f in stream.frames(whole[first])]
+            assert [pts for pts, _ in found] == whole[first:], (suffix, first)
+            assert indices(np.stack([image for _, image in found[:2]]))[0] == first
+
+
+# --- memory
+
+MEASURE = """
+import resource, sys
+import numpy as np, torch
+from generator_integration.reference import lipsync
+from syncdisc_plugin.spec import ClipSpec
+class Fake(torch.nn.Module):
+    spec = ClipSpec()
+    def forward(self, masked, reference, mel):
+        return masked
+def detect(image):
+    return np.array([[500, 200, 800, 560, 0.9]], np.float32)
+lipsync(*sys.argv[1:4], generator=Fake(), detect=detect, device="cpu", crf=40)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_memory_is_flat(tmp_path: Path) -> None:
+    pytest.importorskip("generator_integration.reference.generator")
+    peaks = []
+    for seconds in (20, 60):
+        still = [np.full((720, 1280, 3), level, np.uint8) for level in (90, 110)]
+        source, audio = tmp_path / f"{seconds}.mp4", tmp_path / f"{seconds}.wav"
+        write_video(source, (still[i // 10 % 2] for i in range(6 * seconds)), fps=6, crf=40)
+        write_wav(audio, bursts(seconds))
+        argv = [sys.executable, "-c", MEASURE, str(source), str(audio), str(tmp_path / "out.mp4")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=580)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 40, peaks
+
+
+# --- the command
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`syncdisc lipsync` in this process, with the painter: status, printed, complained."""
+    from generator_integration.reference import generator
+    from syncdisc_plugin.cli import main
+
+    monkeypatch.setattr(generator, "load_generator", lambda ref, device: Painter())
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main(["lipsync", *map(str, argv)])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_the_command(command: Command, video: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", bursts(1.0))
+    paths = ["--video", video, "--audio", audio, "--out", tmp_path / "out.mp4"]
+    status, out, err = command(*paths, "--detector", "none", "--device", "cpu")
+    assert status == 0, err
+    assert out == f"25 frames (25 with new lips), 1.00 s, {W}x{H} -> {tmp_path / 'out.mp4'}\n"
+    assert "shorter than the video" in err
+    status, out, err = command("--video", video, "--audio", video, "--out", tmp_path / "o.mp4")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith("syncdisc lipsync: ") and "no audio stream" in err
+
+
+def test_the_commands_help(command: Command) -> None:
+    status, out, err = command("--help")
+    assert (status, err) == (0, "")
+    for flag in ("--video", "--audio", "--out", "--generator", "--face", "--extend", "--detector",
+                 "--models", "--track.every"):  # fmt: skip
+        assert flag in out
+    assert "--workers" not in out and "--speakers" not in out
+
+
+def test_the_overview_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from syncdisc_plugin.cli import main
+
+    assert main(["--help"]) == 0
+    (line,) = [r for r in capsys.readouterr().out.splitlines() if r.startswith("  lipsync ")]
+    assert "lips that say it" in line
+
+
+def test_a_command_of_a_broken_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    from syncdisc_plugin import cli
+
+    broken = EntryPoint("sing", "no_such_package.song:sing", cli.ENTRY_POINTS)
+    ours = EntryPoint("score", "no_such_package.song:score", cli.ENTRY_POINTS)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [broken, ours])
+    assert cli.main(["sing"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith(
+        "syncdisc sing: no_such_package.song:sing cannot"
+    )
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "  sing      cannot be loaded (ModuleNotFoundError" in out
+    assert out.count("  score ") == 1
+    assert cli.main(["dance"]) == 2
+    assert "export, report, sing." in capsys.readouterr().err
+
+
+def test_looking_at_commands_loads_no_torch() -> None:
+    code = (
+        "import sys; import generator_integration.reference.command; "
+        "print({'torch', 'av', 'cv2', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr
