@@ -284,6 +284,8 @@ def test_wrong_weights(
         "filter": ["--data", tiny_store.root, "--out", tmp_path / "out"],
         "score": ["some.mp4", "--detector", "none"],
     }[verb]
+    if verb == "evaluate" and kind in ("pickled", "cut", "foreign"):
+        message = "an unknown net|cannot be read|damaged"  # it reads other people's experts too
     check_refused(run(verb, *argv, "--weights", ref), verb, message)
 
 
@@ -299,7 +301,10 @@ def test_weights_of_another_spec(
     other = weights.save(Discriminator(spec, Architecture(8, 8, 32)), tmp_path / "o.safetensors")
     out = ["--out", tmp_path / "out"] if verb == "filter" else []
     result = run(verb, "--data", tiny_store.root, "--weights", other, *out)
-    check_refused(result, verb, "another spec")
+    if verb == "evaluate" and spec.face_px == 64:
+        assert result[0] == 0  # the crops are resized
+    else:
+        check_refused(result, verb, "another (spec|frame rate, crop or mel)")
     assert not (tmp_path / "out").exists()
 
 

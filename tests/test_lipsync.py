@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import wave
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,113 +10,28 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from painted import (
+    BROW,
+    LEFT,
+    MOUTH,
+    RATE,
+    RIGHT,
+    H,
+    Marked,
+    Painter,
+    W,
+    bursts,
+    indices,
+    lag_s,
+    picture,
+    read_frames,
+    read_sound,
+    run,
+    write_wav,
+)
 
-from generator_integration.reference import LipsyncResult, lipsync
 from syncdisc_plugin.errors import FaceError, MediaError
 from syncdisc_plugin.media import write_video
-from syncdisc_plugin.spec import ClipSpec
-
-H, W = 128, 160
-BOX = (48.0, 32.0, 112.0, 112.0)
-MOUTH = (slice(84, 100), slice(72, 88))
-BROW = (slice(32, 60), slice(48, 112))
-RATE = 16000
-
-
-class Painter(torch.nn.Module):
-    """Lower halves as bright as the sound is loud."""
-
-    spec = ClipSpec()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[int] = []
-
-    def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
-        size = self.spec.face_px
-        assert masked.shape[2:] == reference.shape[2:] == (3, size, size)
-        assert mel.shape == (*masked.shape[:2], 1, 80, 16) and reference.shape[1] >= 1
-        assert masked.min() >= 0 and masked.max() <= 1
-        self.calls.append(masked.shape[1])
-        out = masked.clone()
-        out[..., size // 2 :, :] = (mel.mean((2, 3, 4)) / 8 + 0.5)[:, :, None, None, None]
-        return out
-
-
-class Marked:
-    """Finds a face wherever the frame's corner is not black."""
-
-    def __init__(self, *boxes: tuple[float, ...]) -> None:
-        self.boxes = boxes or (BOX,)
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        if image[-8:, -8:].mean() < 20:
-            return np.zeros((0, 5), np.float32)
-        return np.array([[*box, 0.9] for box in self.boxes], np.float32)
-
-
-def picture(index: int, *, has_face: bool = True, hw: tuple[int, int] = (H, W)) -> np.ndarray:
-    """Soft colours; the left upper corner tells the index, the right lower one of the face."""
-    rows, columns = hw
-    y, x = np.mgrid[0:rows, 0:columns]
-    image = np.dstack([90 + 40 * np.sin(x / 19), 100 + 40 * np.cos(y / 23), 120 + 0 * x])
-    image[:24, :24] = 16 + 4 * index
-    image[-16:, -16:] = 200 * has_face
-    return image.astype(np.uint8)
-
-
-def bursts(seconds: float, rate: int = RATE) -> np.ndarray:
-    """Noise that is loud and quiet in turn, four times a second, never the same twice."""
-    rng = np.random.default_rng(5)
-    n = round(seconds * rate)
-    level = np.repeat(rng.uniform(0.001, 0.5, round(seconds * 8) + 2), rate // 8)[:n]
-    noise = np.convolve(rng.uniform(-1, 1, n + 7), np.full(8, 0.2), "valid")
-    return (level * noise).astype(np.float32)
-
-
-def write_wav(path: Path, *channels: np.ndarray, rate: int = RATE) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(len(channels))
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((np.stack(channels, 1) * 32767).astype("<i2").tobytes())
-    return path
-
-
-def read_frames(path: Path) -> tuple[list[float], np.ndarray]:
-    """Times and (F, H, W, 3) RGB."""
-    with av.open(str(path)) as file:
-        frames = [(f.time, f.to_ndarray(format="rgb24")) for f in file.decode(video=0)]
-    return [t for t, _ in frames], np.stack([image for _, image in frames])
-
-
-def read_sound(path: Path) -> tuple[np.ndarray, int, float]:
-    """(channels, N), samples per second, and when the first one is heard."""
-    with av.open(str(path)) as file:
-        frames = list(file.decode(audio=0))
-    sound = np.concatenate([f.to_ndarray() for f in frames], axis=1)
-    return sound, frames[0].sample_rate, float(frames[0].time)
-
-
-def lag_s(sound: np.ndarray, rate: int, wanted: np.ndarray) -> float:
-    """By how much `sound` is late against `wanted`, at most 0.3 s; both mono at `rate`."""
-    n = min(len(sound), len(wanted)) - round(0.6 * rate)
-    reach = round(0.3 * rate)
-    middle = wanted[reach : reach + n]
-    scores = np.correlate(sound[: n + 2 * reach], middle, "valid")
-    best = int(scores.argmax())
-    assert scores[best] > 0.8 * np.sum(middle**2), "another sound"
-    return (best - reach) / rate
-
-
-def indices(frames: np.ndarray) -> list[int]:
-    """Which source frames these are."""
-    return [round((float(f[4:20, 4:20].mean()) - 16) / 4) for f in frames]
-
-
-def run(video: Path, audio: Path, out: Path, **options: object) -> LipsyncResult:
-    options = {"generator": Painter(), "detect": Marked(), "crf": 4, "device": "cpu"} | options
-    return lipsync(video, audio, out, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -400,9 +311,6 @@ def test_frames_without_the_face_pass(wav: Path, tmp_path: Path) -> None:
     assert np.abs(before - after)[10:30, *MOUTH].mean((1, 2, 3)).min() > 5
 
 
-LEFT, RIGHT = (16.0, 40.0, 64.0, 100.0), (88.0, 30.0, 152.0, 110.0)
-
-
 @pytest.mark.parametrize("face", [None, 0, 1])
 def test_one_of_two_faces(video: Path, wav: Path, tmp_path: Path, face: int | None) -> None:
     result = run(video, wav, tmp_path / "out.mp4", face=face, detect=Marked(LEFT, RIGHT))
@@ -413,84 +321,6 @@ def test_one_of_two_faces(video: Path, wav: Path, tmp_path: Path, face: int | No
     assert (change[75:90, 34:46].mean() > 8) == is_left
     assert (change[78:95, 112:128].mean() > 8) != is_left
     assert "2 faces: face 0 at 0.00 s for 1.60 s, 54 px; face 1" in result.notes[0]
-
-
-def test_numbers_are_those_of_score(tmp_path: Path) -> None:
-    """The one that ends first is the first, whichever is seen first."""
-    from generator_integration.reference.face import scan_video
-    from syncdisc_plugin.data.prepare import Footage
-    from syncdisc_plugin.faces import TrackSettings
-    from syncdisc_plugin.media.stream import PictureStream
-
-    class Leaving:
-        """The right face leaves in the middle; a third one comes."""
-
-        def __call__(self, image: np.ndarray) -> np.ndarray:
-            index = indices(image[None])[0]
-            boxes = [LEFT] + ([RIGHT] if index < 20 else [BOX] if index >= 30 else [])
-            return np.array([[*box, 0.9] for box in boxes], np.float32)
-
-    source = tmp_path / "v.mp4"
-    write_video(source, map(picture, range(60)), audio=bursts(2.4), crf=4)
-    settings, detect = TrackSettings(min_frames=10), Leaving()
-    tracks = [t for t, _ in Footage(source, detect, ClipSpec(), settings).clips()]
-    scan = scan_video(PictureStream(source), detect, settings, fps=25, face_px=96)
-    assert len(scan.pts) == 60 and len(tracks) == 3
-    assert [f.number for f in scan.faces] == [0, 1, 2]
-    assert [f.runs[0].start for f in scan.faces] == [t.start_frame for t in tracks]
-    for face, track in zip(scan.faces, tracks, strict=True):
-        assert np.abs(face.runs[0].boxes - track.boxes).max() < 1e-3
-
-
-def test_long_tracks_are_one_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from generator_integration.reference import face as faces
-    from syncdisc_plugin.faces import TrackSettings
-    from syncdisc_plugin.media.stream import PictureStream
-
-    monkeypatch.setattr(faces, "PIECE_TICKS", 16)
-    monkeypatch.setattr(faces, "CANDIDATE_TICKS", 8)
-    source = write_video(tmp_path / "v.mp4", map(picture, range(50)))
-    two = Marked(LEFT, RIGHT)
-    scan = faces.scan_video(PictureStream(source), two, TrackSettings(), fps=25, face_px=96)
-    assert [len(f.runs[0].boxes) for f in scan.faces] == [50, 50]
-    assert scan.faces[0].references(4).shape == (4, 96, 96, 3)
-    box = scan.faces[1].box_at(Fraction(1, 3))
-    assert box is not None and np.abs(box - RIGHT).max() < 1e-3
-    assert scan.faces[1].box_at(Fraction(5, 2)) is None
-
-
-def test_large_videos_are_searched_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from generator_integration.reference import face as faces
-    from syncdisc_plugin.faces import TrackSettings
-    from syncdisc_plugin.media.stream import PictureStream
-
-    sizes = set()
-
-    class Small(Marked):
-        def __call__(self, image: np.ndarray) -> np.ndarray:
-            sizes.add(image.shape)
-            return np.array([[24, 16, 56, 56, 0.9]], np.float32)
-
-    source = write_video(tmp_path / "v.mp4", map(picture, range(30)))
-    monkeypatch.setattr(faces, "SCAN_PX", 80)
-    scan = faces.scan_video(PictureStream(source), Small(), TrackSettings(), fps=25, face_px=96)
-    assert sizes == {(H // 2, W // 2, 3)}
-    box = scan.faces[0].box_at(Fraction(1))
-    assert box is not None and np.abs(box - [48, 32, 112, 112]).max() < 1e-3
-
-
-def test_a_face_that_is_lost_for_a_moment_goes_on() -> None:
-    from generator_integration.reference.face import Face, Run, choose_face
-
-    def face(number: int, start: int, n: int, box: tuple[float, ...]) -> Face:
-        return Face(number, [Run(start, np.tile(np.float32(box), (n, 1)))], 25)
-
-    first, other = face(0, 0, 50, LEFT), face(1, 0, 40, RIGHT)
-    again, late = face(2, 80, 100, LEFT), face(3, 400, 20, LEFT)
-    for number in (0, 2, None):
-        chosen = choose_face([first, other, again, late], number)
-        assert [run.start for run in chosen.runs] == [0, 80]
-    assert len(choose_face([first, other, again, late], 3).runs) == 1
 
 
 # --- refused
@@ -573,223 +403,3 @@ def test_nothing_is_left_behind(
         run(video, wav, out, generator=Stopping())
     assert out.read_bytes() == b"of yesterday"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.mp4", "v.mp4"]
-
-
-# --- parts
-
-
-def test_the_mel_of_blocks_is_the_mel_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    from generator_integration.reference import voice
-    from syncdisc_plugin.mel import log_mel
-
-    monkeypatch.setattr(voice, "BLOCK_S", 1)
-    sound = bursts(4.3)
-    cuts = np.cumsum(np.random.default_rng(0).integers(1, 3000, 60))
-    blocks = np.split(sound, cuts[cuts < len(sound)])
-    parts = list(voice.mel_parts(blocks, ClipSpec().mel))
-    assert len(parts) > 3
-    whole = log_mel(torch.from_numpy(sound)).numpy()
-    joined = np.concatenate(parts, axis=1)
-    assert joined.shape == whole.shape and np.abs(joined - whole).max() < 1e-4
-
-
-def test_windows_of_the_mel(wav: Path) -> None:
-    from generator_integration.reference.voice import read_voice
-
-    voice = read_voice(wav, ClipSpec())
-    times = [Fraction(0), Fraction(10, 25), Fraction(21, 50), Fraction(16, 10), Fraction(9)]
-    windows = voice.windows(times)
-    assert windows.shape == (5, 1, 80, 16)
-    assert (windows[0, 0, :, :4] == -4).all()  # frame -1 begins at -3.2, its window at -4
-    assert np.array_equal(windows[0, 0, :, 4:], voice.mel[:, :12])
-    assert np.array_equal(windows[1, 0], voice.mel[:, 28:44])
-    assert np.array_equal(windows[2, 0], voice.mel[:, 30:46])  # 9.5 frames: floor(30.4)
-    assert (windows[4] == -4).all()
-
-
-def test_batches_have_no_borders(video: Path, wav: Path) -> None:
-    """A generator that looks at its neighbours draws the same in batches of any size."""
-    from generator_integration.reference.face import scan_video
-    from generator_integration.reference.playback import VideoPlayback
-    from generator_integration.reference.speaker import Speaker
-    from generator_integration.reference.voice import read_voice
-    from syncdisc_plugin.faces import TrackSettings
-    from syncdisc_plugin.media.stream import PictureStream
-
-    class Looking(Painter):
-        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
-            around = torch.nn.functional.pad(mel.mean((2, 3, 4)), (3, 3), mode="replicate")
-            smooth = torch.nn.functional.avg_pool1d(around, 7, 1)
-            return super().forward(masked, reference, smooth[:, :, None, None, None].expand_as(mel))
-
-    voice, stream = read_voice(wav, ClipSpec()), PictureStream(video)
-    scan = scan_video(stream, Marked(), TrackSettings(), fps=25, face_px=96)
-    outputs = []
-    for batch in (2, 7, 100):
-        playback = VideoPlayback(stream, scan.pts, voice.seconds)
-        speaker = Speaker(Looking(), scan.faces[0], voice, stream.time_base, "cpu")  # type: ignore[arg-type]
-        given = list(speaker.speak(playback.shots(), batch))
-        assert [pts for _, pts in given] == [int(p - scan.pts[0]) for p in scan.pts]
-        outputs.append(np.stack([image for image, _ in given]).astype(int))
-    for output in outputs[:2]:
-        assert np.abs(output - outputs[2]).max() <= 1
-
-
-def test_paste_keeps_what_is_not_drawn_anew() -> None:
-    from generator_integration.reference.paste import paste_face
-    from syncdisc_plugin.faces import crop_face
-
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (300, 400, 3), np.uint8)
-    for box in [(100.3, 40.2, 300.7, 280.9), (-30.0, 100.0, 90.0, 340.0), (10.0, 10.0, 40.0, 50.0)]:
-        at = np.array(box, np.float32)
-        seen = crop_face(image, at, face_px=96, margin=0).astype(np.float32) / 255
-        same = paste_face(image, at, seen, seen)
-        assert np.abs(same.astype(int) - image).max() <= 1
-        drawn = seen.copy()
-        drawn[56:80, 30:66] = 1 - drawn[56:80, 30:66]
-        x1, y1, x2, y2 = box
-        other = paste_face(image, at, drawn, seen)
-        changed = np.argwhere((other != image).any(-1))
-        assert len(changed)
-        top = y1 + 0.42 * (y2 - y1) - 1
-        assert changed[:, 0].min() >= top and changed[:, 0].max() <= y2
-        assert changed[:, 1].min() >= x1 - 1 and changed[:, 1].max() <= x2 + 1
-    outside = np.array([500.0, 10.0, 600.0, 90.0])
-    assert np.array_equal(paste_face(image, outside, drawn, seen), image)
-
-
-def test_a_picture_stream_begins_anywhere(tmp_path: Path) -> None:
-    from syncdisc_plugin.media.stream import PictureStream
-
-    for suffix in (".mp4", ".mkv", ".ts", ".avi"):
-        path = write_video(tmp_path / f"v{suffix}", map(picture, range(50)), crf=4)
-        stream = PictureStream(path)
-        whole = [pts for pts, _ in stream.frames()]
-        assert len(whole) == 50 and whole == sorted(whole)
-        for first in (0, 1, 17, 49):
-            found = [(pts, stream.pixels(f)) for pts, f in stream.frames(whole[first])]
-            assert [pts for pts, _ in found] == whole[first:], (suffix, first)
-            assert indices(np.stack([image for _, image in found[:2]]))[0] == first
-
-
-# --- memory
-
-MEASURE = """
-import resource, sys
-import numpy as np, torch
-from generator_integration.reference import lipsync
-from syncdisc_plugin.spec import ClipSpec
-class Fake(torch.nn.Module):
-    spec = ClipSpec()
-    def forward(self, masked, reference, mel):
-        return masked
-def detect(image):
-    return np.array([[500, 200, 800, 560, 0.9]], np.float32)
-lipsync(*sys.argv[1:4], generator=Fake(), detect=detect, device="cpu", crf=40)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
-def test_memory_is_flat(tmp_path: Path) -> None:
-    pytest.importorskip("generator_integration.reference.generator")
-    peaks = []
-    for seconds in (20, 60):
-        still = [np.full((720, 1280, 3), level, np.uint8) for level in (90, 110)]
-        source, audio = tmp_path / f"{seconds}.mp4", tmp_path / f"{seconds}.wav"
-        write_video(source, (still[i // 10 % 2] for i in range(6 * seconds)), fps=6, crf=40)
-        write_wav(audio, bursts(seconds))
-        argv = [sys.executable, "-c", MEASURE, str(source), str(audio), str(tmp_path / "out.mp4")]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=580)
-        assert done.returncode == 0, done.stderr
-        peaks.append(int(done.stdout.split()[-1]))
-    assert peaks[1] - peaks[0] < 40, peaks
-
-
-# --- the command
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """`syncdisc lipsync` in this process, with the painter: status, printed, complained."""
-    from generator_integration.reference import generator
-    from syncdisc_plugin.cli import main
-
-    monkeypatch.setattr(generator, "load_generator", lambda ref, device: Painter())
-
-    def call(*argv: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main(["lipsync", *map(str, argv)])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
-
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-def test_the_command(command: Command, video: Path, tmp_path: Path) -> None:
-    audio = write_wav(tmp_path / "a.wav", bursts(1.0))
-    paths = ["--video", video, "--audio", audio, "--out", tmp_path / "out.mp4"]
-    status, out, err = command(*paths, "--detector", "none", "--device", "cpu")
-    assert status == 0, err
-    assert out == f"25 frames (25 with new lips), 1.00 s, {W}x{H} -> {tmp_path / 'out.mp4'}\n"
-    assert "shorter than the video" in err
-    status, out, err = command("--video", video, "--audio", video, "--out", tmp_path / "o.mp4")
-    assert (status, out) == (2, "") and err.count("\n") == 1
-    assert err.startswith("syncdisc lipsync: ") and "no audio stream" in err
-
-
-def test_the_commands_help(command: Command) -> None:
-    status, out, err = command("--help")
-    assert (status, err) == (0, "")
-    for flag in ("--video", "--audio", "--out", "--generator", "--face", "--extend", "--detector",
-                 "--models", "--track.every"):  # fmt: skip
-        assert flag in out
-    assert "--workers" not in out and "--speakers" not in out
-
-
-def test_the_overview_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
-    from syncdisc_plugin.cli import main
-
-    assert main(["--help"]) == 0
-    (line,) = [r for r in capsys.readouterr().out.splitlines() if r.startswith("  lipsync ")]
-    assert "lips that say it" in line
-
-
-def test_a_command_of_a_broken_package(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from importlib.metadata import EntryPoint
-
-    from syncdisc_plugin import cli
-
-    broken = EntryPoint("sing", "no_such_package.song:sing", cli.ENTRY_POINTS)
-    ours = EntryPoint("score", "no_such_package.song:score", cli.ENTRY_POINTS)
-    monkeypatch.setattr(cli, "entry_points", lambda group: [broken, ours])
-    assert cli.main(["sing"]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and err.startswith(
-        "syncdisc sing: no_such_package.song:sing cannot"
-    )
-    assert cli.main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert "  sing      cannot be loaded (ModuleNotFoundError" in out
-    assert out.count("  score ") == 1
-    assert cli.main(["dance"]) == 2
-    assert "export, report, sing." in capsys.readouterr().err
-
-
-def test_looking_at_commands_loads_no_torch() -> None:
-    code = (
-        "import sys; import generator_integration.reference.command; "
-        "print({'torch', 'av', 'cv2', 'numpy'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "set()", done.stderr

@@ -19,11 +19,12 @@ from syncdisc_plugin import weights
 from syncdisc_plugin.cli import main
 from syncdisc_plugin.evaluate import score as scoring
 from syncdisc_plugin.evaluate import score_picture
-from syncdisc_plugin.evaluate.score import CLEAR, Score, Scorer, Seen, surest
+from syncdisc_plugin.evaluate.score import Score, Scorer, Seen, surest
 from syncdisc_plugin.evaluate.score_picture import smooth, write_picture
 from syncdisc_plugin.media import decode, move_audio, write_video
 from syncdisc_plugin.media.phase import frame_leads_s
 from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.nn.curve import CLEAR
 
 Run = Callable[..., tuple[int, str, str]]
 

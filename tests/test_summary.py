@@ -133,3 +133,18 @@ def test_a_long_window_needs_no_more_context() -> None:
     clips = random_clips(2)
     rows = [metrics.pm_hits(c, (5, 16, 25), window_frames=16) for c in clips]
     assert all(row[0] == row[1] for row in rows)
+
+
+def test_aligned_figures_do_not_count_a_clips_own_lag() -> None:
+    v = units(120, 0)
+    a = torch.nn.functional.normalize(v + 0.7 * units(120, 1), dim=1)
+    straight = summary([clip(v, a)], SCALE, BIAS)
+    late = summary([clip(v, torch.roll(a, 3, 0))], SCALE, BIAS)
+    assert late["pm_accuracy"]["15"] < 0.1
+    assert late["pm_accuracy_aligned"]["15"] == pytest.approx(straight["pm_accuracy"]["15"])
+    assert late["pair_accuracy_aligned"] == pytest.approx(straight["pair_accuracy"], abs=0.02)
+
+
+def test_a_clip_that_no_offset_fits_is_not_aligned() -> None:
+    got = summary(random_clips(1, 80), SCALE, BIAS)
+    assert got["pair_accuracy_aligned"] == got["pair_accuracy"]

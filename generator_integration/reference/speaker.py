@@ -16,8 +16,8 @@ from generator_integration.reference.playback import Shot
 from generator_integration.reference.voice import Voice
 from syncdisc_plugin.faces import crop_face
 
-REFERENCES = 4
-"""Pictures of the face that the generator gets to know it by."""
+REFERENCES = 3
+"""Pictures of the face that the generator gets to know it by; trained on one to three."""
 
 
 @dataclass

@@ -161,8 +161,9 @@ def _print_scores(video: Path, scores: Sequence[Score]) -> None:
 
 def _fix(video: Path, out: Path, scores: Sequence[Score], quiet: bool) -> dict[str, Any]:
     """Write `out` by the surest track's offset, and say what was done."""
-    from syncdisc_plugin.evaluate.score import CLEAR, surest
+    from syncdisc_plugin.evaluate.score import surest
     from syncdisc_plugin.media import move_audio
+    from syncdisc_plugin.nn.curve import CLEAR
 
     best = surest(scores)
     if best is None:

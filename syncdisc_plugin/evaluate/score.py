@@ -12,7 +12,13 @@ import torch
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.errors import FaceError
-from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve, similarity_by_offset
+from syncdisc_plugin.nn.curve import (
+    MAX_OFFSET,
+    clearness,
+    is_clear,
+    offset_curve,
+    similarity_by_offset,
+)
 from syncdisc_plugin.nn.precision import choose_device
 from syncdisc_plugin.timing import n_windows
 
@@ -21,12 +27,6 @@ if TYPE_CHECKING:  # loaded late: `syncdisc_plugin.score` must not cost a user o
 
 # The estimate is no finer against the eye: 40 ms are not seen.
 IN_SYNC_FRAMES = 1
-# About 1 in 50 pairs of a face with another clip's sound is as clear (bench/score_offsets.py).
-CLEAR = 6.0
-# Offsets this near belong to the peak: the lips' movements are slower than a frame.
-PEAK_FRAMES = 4
-# Neighbours share frames: fewer than these 0.4 s are one or two observations.
-LEAST_WINDOWS = 10
 THUMBNAILS = 12
 
 
@@ -50,7 +50,8 @@ class Score:
     in_sync: bool | None
     """Whether the offset is one frame at most; None where no offset is clear enough to tell."""
     clearness: float
-    """How far the best offset stands out, in standard errors; offsets are trusted from 6 on."""
+    """How far the best offset stands out, in standard errors (`nn.curve.clearness`); offsets are
+    trusted from 6 on."""
     confidence: float
     """Maximum minus median of similarity over offset."""
     probability: float
@@ -166,9 +167,7 @@ class Scorer:
         """The verdict on one track."""
         table = seen.similarity
         curve = offset_curve(seen.v, seen.a)
-        offset, clearness = curve.offset_frames, _clearness(curve, table)
-        # At the end of the curve the true peak may lie beyond.
-        is_clear = clearness >= CLEAR and abs(offset) < MAX_OFFSET
+        offset = curve.offset_frames
         fit = torch.from_numpy(table[:, MAX_OFFSET])
         probability = torch.sigmoid(self.net.logit(fit.to(self.net.bias))).double().cpu().numpy()
         fps = self.net.spec.fps
@@ -179,8 +178,8 @@ class Scorer:
             box=seen.box,
             offset_frames=offset,
             offset_ms=round(1000 * (curve.lag_frames / fps + seen.lead_s), 1),
-            in_sync=abs(offset) <= IN_SYNC_FRAMES if is_clear else None,
-            clearness=round(clearness, 2),
+            in_sync=abs(offset) <= IN_SYNC_FRAMES if is_clear(curve, table) else None,
+            clearness=round(clearness(curve, table), 2),
             confidence=round(curve.confidence, 4),
             probability=round(float(probability.mean()), 4),
             probability_over_time=[round(p, 4) for p in probability.tolist()],
@@ -216,17 +215,3 @@ def surest(scores: Sequence[Score]) -> Score | None:
     """The clear score with the most confidence times seconds; None where none is clear."""
     clear = [s for s in scores if s.in_sync is not None]
     return max(clear, key=lambda s: s.confidence * s.seconds, default=None)
-
-
-def _clearness(curve: OffsetCurve, table: np.ndarray) -> float:
-    """Peak above median, in standard errors of a mean over as many unrelated windows.
-
-    Fewer windows have a partner at large offsets, and their mean scatters more. 0: too few to say.
-    """
-    far = np.abs(curve.offsets - curve.offset_frames) > PEAK_FRAMES
-    unrelated = table[:, far][np.isfinite(table[:, far])]
-    windows = int(np.isfinite(table[:, curve.offset_frames + MAX_OFFSET]).sum())
-    scatter = float(unrelated.std()) if len(unrelated) else 0.0
-    if windows < LEAST_WINDOWS or scatter < 1e-6:
-        return 0.0
-    return curve.confidence * windows**0.5 / scatter

@@ -10,7 +10,7 @@ import numpy as np
 from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.metrics import CONTEXTS
-from syncdisc_plugin.nn.curve import offset_curve, similarity_by_offset
+from syncdisc_plugin.nn.curve import OffsetCurve, is_clear, offset_curve, similarity_by_offset
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -40,10 +40,13 @@ class Tally:
         self.p_false = metrics.probabilities(pairs.false, scale, bias)
         self.loss_true = _loss(pairs.true, scale, bias)
         self.loss_false = _loss(pairs.false, scale, bias)
+        self.curves = [offset_curve(c.v, c.a) for c in clips]
+        aligned = [_aligned(c, k) for c, k in zip(clips, self.curves, strict=True)]
         self.far = np.array([metrics.pair_counts(c) for c in clips])
+        self.far_aligned = np.array([metrics.pair_counts(c) for c in aligned])
         self.distances = metrics.distance_counts(clips)
         self.pm = np.array([metrics.pm_hits(c, CONTEXTS, window_frames) for c in clips])
-        self.curves = [offset_curve(c.v, c.a) for c in clips]
+        self.pm_aligned = np.array([metrics.pm_hits(c, CONTEXTS, window_frames) for c in aligned])
         self.offset = np.array([abs(c.offset_frames) for c in self.curves])
         self.confidence = np.array([c.confidence for c in self.curves])
         self.distance = np.array([_distances(c) for c in clips])
@@ -76,6 +79,8 @@ class Tally:
             "loss_true_sd": float(np.sqrt(_mean((self.loss - _mean(self.loss, w)) ** 2, w))),
             "loss_false": _mean(self.loss_false, f),
             "offset_mae_frames": _mean(self.offset, w),
+            "pair_accuracy_aligned": _share(self.far_aligned, w),
+            "pm_accuracy_aligned": _by_context(self.pm_aligned, w),
             "embedding_distance": _mean(self.distance[:, 0], w),
             "embedding_confidence": _mean(self.distance[:, 1], w),
         }
@@ -84,9 +89,7 @@ class Tally:
         """The figures that tell groups of clips apart."""
         return {
             "pair_accuracy": _share(self.far, w),
-            "pm_accuracy": {
-                str(k): _mean(self.pm[:, i], w) for i, k in enumerate(metrics.CONTEXTS)
-            },
+            "pm_accuracy": _by_context(self.pm, w),
             "offset_within_1": _mean(self.offset <= 1, w),
             "confidence": _mean(self.confidence, w),
         }
@@ -141,6 +144,8 @@ def summary(
     """All figures of a clip set.
 
     None stands for what the clips cannot give (no second speaker, no clip long enough).
+    The `_aligned` ones undo each clip's own offset first, where these weights see it clearly: what
+    they would be if the footage had no constant lag (a clip two frames off is never right in PM).
     `embedding_distance` and `embedding_confidence` are the formulas of LSE-D and LSE-C on this
     judge's own unit embeddings (0 to 2): they compare clips, and nothing with syncnet_v2's.
     """
@@ -186,6 +191,16 @@ def _distances(clip: Embedded) -> tuple[float, float]:
     mean = np.where(reached, distance, 0).sum(0) / np.maximum(1, reached.sum(0))
     mean = mean[reached.any(0)]
     return float(mean.min()), float(np.median(mean) - mean.min())
+
+
+def _aligned(clip: Embedded, curve: OffsetCurve) -> Embedded:
+    """The clip with its offset undone where that is clear."""
+    table = similarity_by_offset(clip.v, clip.a).numpy()
+    return clip.shifted(curve.offset_frames) if is_clear(curve, table) else clip
+
+
+def _by_context(hits: np.ndarray, w: np.ndarray) -> dict[str, float]:
+    return {str(k): _mean(hits[:, i], w) for i, k in enumerate(CONTEXTS)}
 
 
 def _own(clip: Embedded) -> np.ndarray:

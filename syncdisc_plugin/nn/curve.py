@@ -8,6 +8,12 @@ import numpy as np
 import torch
 
 MAX_OFFSET = 15
+# About 1 in 50 pairs of a face with another clip's sound is as clear (bench/score_offsets.py).
+CLEAR = 6.0
+# Offsets this near belong to the peak: the lips' movements are slower than a frame.
+PEAK_FRAMES = 4
+# Neighbours share frames: fewer than these 0.4 s are one or two observations.
+LEAST_WINDOWS = 10
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,26 @@ def offset_curve(v: torch.Tensor, a: torch.Tensor, max_offset: int = MAX_OFFSET)
         offsets=np.arange(-max_offset, max_offset + 1),
         similarity=torch.nanmean(table, dim=0).double().cpu().numpy(),
     )
+
+
+def clearness(curve: OffsetCurve, table: np.ndarray) -> float:
+    """Peak above median, in standard errors of a mean over as many unrelated windows.
+
+    Fewer windows have a partner at large offsets, and their mean scatters more. 0: too few to say.
+
+    Args:
+        curve: of a clip.
+        table: (N, 31), `similarity_by_offset` of the same clip.
+    """
+    far = np.abs(curve.offsets - curve.offset_frames) > PEAK_FRAMES
+    unrelated = table[:, far][np.isfinite(table[:, far])]
+    windows = int(np.isfinite(table[:, curve.offset_frames + MAX_OFFSET]).sum())
+    scatter = float(unrelated.std()) if len(unrelated) else 0.0
+    if windows < LEAST_WINDOWS or scatter < 1e-6:
+        return 0.0
+    return curve.confidence * windows**0.5 / scatter
+
+
+def is_clear(curve: OffsetCurve, table: np.ndarray) -> bool:
+    """Whether the curve's offset can be trusted: clear, and no end beyond which it may peak."""
+    return clearness(curve, table) >= CLEAR and abs(curve.offset_frames) < MAX_OFFSET

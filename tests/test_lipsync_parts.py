@@ -1,0 +1,253 @@
+"""What `lipsync` is made of: faces of a video, mel in blocks, batches, paste; and its memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from painted import (
+    BOX,
+    LEFT,
+    RIGHT,
+    H,
+    Marked,
+    Painter,
+    W,
+    bursts,
+    indices,
+    picture,
+    write_wav,
+)
+
+from syncdisc_plugin.media import write_video
+from syncdisc_plugin.spec import ClipSpec
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """1.6 s at 25 fps, without sound."""
+    return write_video(tmp_path / "v.mp4", map(picture, range(40)), crf=4)
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    return write_wav(tmp_path / "a.wav", bursts(1.6))
+
+
+# --- faces
+
+
+def test_numbers_are_those_of_score(tmp_path: Path) -> None:
+    """The one that ends first is the first, whichever is seen first."""
+    from generator_integration.reference.face import scan_video
+    from syncdisc_plugin.data.prepare import Footage
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    class Leaving:
+        """The right face leaves in the middle; a third one comes."""
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            index = indices(image[None])[0]
+            boxes = [LEFT] + ([RIGHT] if index < 20 else [BOX] if index >= 30 else [])
+            return np.array([[*box, 0.9] for box in boxes], np.float32)
+
+    source = tmp_path / "v.mp4"
+    write_video(source, map(picture, range(60)), audio=bursts(2.4), crf=4)
+    settings, detect = TrackSettings(min_frames=10), Leaving()
+    tracks = [t for t, _ in Footage(source, detect, ClipSpec(), settings).clips()]
+    scan = scan_video(PictureStream(source), detect, settings, fps=25, face_px=96)
+    assert len(scan.pts) == 60 and len(tracks) == 3
+    assert [f.number for f in scan.faces] == [0, 1, 2]
+    assert [f.runs[0].start for f in scan.faces] == [t.start_frame for t in tracks]
+    for face, track in zip(scan.faces, tracks, strict=True):
+        assert np.abs(face.runs[0].boxes - track.boxes).max() < 1e-3
+
+
+def test_long_tracks_are_one_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from generator_integration.reference import face as faces
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    monkeypatch.setattr(faces, "PIECE_TICKS", 16)
+    monkeypatch.setattr(faces, "CANDIDATE_TICKS", 8)
+    source = write_video(tmp_path / "v.mp4", map(picture, range(50)))
+    two = Marked(LEFT, RIGHT)
+    scan = faces.scan_video(PictureStream(source), two, TrackSettings(), fps=25, face_px=96)
+    assert [len(f.runs[0].boxes) for f in scan.faces] == [50, 50]
+    assert scan.faces[0].references(4).shape == (4, 96, 96, 3)
+    box = scan.faces[1].box_at(Fraction(1, 3))
+    assert box is not None and np.abs(box - RIGHT).max() < 1e-3
+    assert scan.faces[1].box_at(Fraction(5, 2)) is None
+
+
+def test_large_videos_are_searched_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from generator_integration.reference import face as faces
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    sizes = set()
+
+    class Small(Marked):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            sizes.add(image.shape)
+            return np.array([[24, 16, 56, 56, 0.9]], np.float32)
+
+    source = write_video(tmp_path / "v.mp4", map(picture, range(30)))
+    monkeypatch.setattr(faces, "SCAN_PX", 80)
+    scan = faces.scan_video(PictureStream(source), Small(), TrackSettings(), fps=25, face_px=96)
+    assert sizes == {(H // 2, W // 2, 3)}
+    box = scan.faces[0].box_at(Fraction(1))
+    assert box is not None and np.abs(box - [48, 32, 112, 112]).max() < 1e-3
+
+
+def test_a_face_that_is_lost_for_a_moment_goes_on() -> None:
+    from generator_integration.reference.face import Face, Run, choose_face
+
+    def face(number: int, start: int, n: int, box: tuple[float, ...]) -> Face:
+        return Face(number, [Run(start, np.tile(np.float32(box), (n, 1)))], 25)
+
+    first, other = face(0, 0, 50, LEFT), face(1, 0, 40, RIGHT)
+    again, late = face(2, 80, 100, LEFT), face(3, 400, 20, LEFT)
+    for number in (0, 2, None):
+        chosen = choose_face([first, other, again, late], number)
+        assert [run.start for run in chosen.runs] == [0, 80]
+    assert len(choose_face([first, other, again, late], 3).runs) == 1
+
+
+# --- parts
+
+
+def test_the_mel_of_blocks_is_the_mel_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from generator_integration.reference import voice
+    from syncdisc_plugin.mel import log_mel
+
+    monkeypatch.setattr(voice, "BLOCK_S", 1)
+    sound = bursts(4.3)
+    cuts = np.cumsum(np.random.default_rng(0).integers(1, 3000, 60))
+    blocks = np.split(sound, cuts[cuts < len(sound)])
+    parts = list(voice.mel_parts(blocks, ClipSpec().mel))
+    assert len(parts) > 3
+    whole = log_mel(torch.from_numpy(sound)).numpy()
+    joined = np.concatenate(parts, axis=1)
+    assert joined.shape == whole.shape and np.abs(joined - whole).max() < 1e-4
+
+
+def test_windows_of_the_mel(wav: Path) -> None:
+    from generator_integration.reference.voice import read_voice
+
+    voice = read_voice(wav, ClipSpec())
+    times = [Fraction(0), Fraction(10, 25), Fraction(21, 50), Fraction(16, 10), Fraction(9)]
+    windows = voice.windows(times)
+    assert windows.shape == (5, 1, 80, 16)
+    assert (windows[0, 0, :, :4] == -4).all()  # frame -1 begins at -3.2, its window at -4
+    assert np.array_equal(windows[0, 0, :, 4:], voice.mel[:, :12])
+    assert np.array_equal(windows[1, 0], voice.mel[:, 28:44])
+    assert np.array_equal(windows[2, 0], voice.mel[:, 30:46])  # 9.5 frames: floor(30.4)
+    assert (windows[4] == -4).all()
+
+
+def test_batches_have_no_borders(video: Path, wav: Path) -> None:
+    """A generator that looks at its neighbours draws the same in batches of any size."""
+    from generator_integration.reference.face import scan_video
+    from generator_integration.reference.playback import VideoPlayback
+    from generator_integration.reference.speaker import Speaker
+    from generator_integration.reference.voice import read_voice
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    class Looking(Painter):
+        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+            around = torch.nn.functional.pad(mel.mean((2, 3, 4)), (3, 3), mode="replicate")
+            smooth = torch.nn.functional.avg_pool1d(around, 7, 1)
+            return super().forward(masked, reference, smooth[:, :, None, None, None].expand_as(mel))
+
+    voice, stream = read_voice(wav, ClipSpec()), PictureStream(video)
+    scan = scan_video(stream, Marked(), TrackSettings(), fps=25, face_px=96)
+    outputs = []
+    for batch in (2, 7, 100):
+        playback = VideoPlayback(stream, scan.pts, voice.seconds)
+        speaker = Speaker(Looking(), scan.faces[0], voice, stream.time_base, "cpu")  # type: ignore[arg-type]
+        given = list(speaker.speak(playback.shots(), batch))
+        assert [pts for _, pts in given] == [int(p - scan.pts[0]) for p in scan.pts]
+        outputs.append(np.stack([image for image, _ in given]).astype(int))
+    for output in outputs[:2]:
+        assert np.abs(output - outputs[2]).max() <= 1
+
+
+def test_paste_keeps_what_is_not_drawn_anew() -> None:
+    from generator_integration.reference.paste import paste_face
+    from syncdisc_plugin.faces import crop_face
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 400, 3), np.uint8)
+    for box in [(100.3, 40.2, 300.7, 280.9), (-30.0, 100.0, 90.0, 340.0), (10.0, 10.0, 40.0, 50.0)]:
+        at = np.array(box, np.float32)
+        seen = crop_face(image, at, face_px=96, margin=0).astype(np.float32) / 255
+        same = paste_face(image, at, seen, seen)
+        assert np.abs(same.astype(int) - image).max() <= 1
+        drawn = seen.copy()
+        drawn[56:80, 30:66] = 1 - drawn[56:80, 30:66]
+        x1, y1, x2, y2 = box
+        other = paste_face(image, at, drawn, seen)
+        changed = np.argwhere((other != image).any(-1))
+        assert len(changed)
+        top = y1 + 0.42 * (y2 - y1) - 1
+        assert changed[:, 0].min() >= top and changed[:, 0].max() <= y2
+        assert changed[:, 1].min() >= x1 - 1 and changed[:, 1].max() <= x2 + 1
+    outside = np.array([500.0, 10.0, 600.0, 90.0])
+    assert np.array_equal(paste_face(image, outside, drawn, seen), image)
+
+
+def test_a_picture_stream_begins_anywhere(tmp_path: Path) -> None:
+    from syncdisc_plugin.media.stream import PictureStream
+
+    for suffix in (".mp4", ".mkv", ".ts", ".avi"):
+        path = write_video(tmp_path / f"v{suffix}", map(picture, range(50)), crf=4)
+        stream = PictureStream(path)
+        whole = [pts for pts, _ in stream.frames()]
+        assert len(whole) == 50 and whole == sorted(whole)
+        for first in (0, 1, 17, 49):
+            found = [(pts, stream.pixels(f)) for pts, f in stream.frames(whole[first])]
+            assert [pts for pts, _ in found] == whole[first:], (suffix, first)
+            assert indices(np.stack([image for _, image in found[:2]]))[0] == first
+
+
+# --- memory
+
+MEASURE = """
+import resource, sys
+import numpy as np, torch
+from generator_integration.reference import lipsync
+from syncdisc_plugin.spec import ClipSpec
+class Fake(torch.nn.Module):
+    spec = ClipSpec()
+    def forward(self, masked, reference, mel):
+        return masked
+def detect(image):
+    return np.array([[500, 200, 800, 560, 0.9]], np.float32)
+lipsync(*sys.argv[1:4], generator=Fake(), detect=detect, device="cpu", crf=40)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_memory_is_flat(tmp_path: Path) -> None:
+    pytest.importorskip("generator_integration.reference.generator")
+    peaks = []
+    for seconds in (20, 60):
+        still = [np.full((720, 1280, 3), level, np.uint8) for level in (90, 110)]
+        source, audio = tmp_path / f"{seconds}.mp4", tmp_path / f"{seconds}.wav"
+        write_video(source, (still[i // 10 % 2] for i in range(6 * seconds)), fps=6, crf=40)
+        write_wav(audio, bursts(seconds))
+        argv = [sys.executable, "-c", MEASURE, str(source), str(audio), str(tmp_path / "out.mp4")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=580)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 40, peaks
