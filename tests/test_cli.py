@@ -36,7 +36,17 @@ TRAIN = [f"--{f.name}" for f in dataclasses.fields(TrainSettings)]
 SETTINGS = {
     "demo": ["--out", "--resume"],
     "run": ["--videos", "--out", "--resume", "--config", *PREPARE, *TRACK, *TRAIN],
-    "prepare": ["paths", "--out", "--layout", "--layout_out", "--layout_run", *PREPARE, *TRACK],
+    "prepare": [
+        "paths",
+        "--out",
+        "--shard",
+        "--layout",
+        "--layout_out",
+        "--layout_run",
+        *PREPARE,
+        *TRACK,
+    ],
+    "store": ["merge", "verify", "stats"],
     "train": ["--data", "--out", "--resume", "--config", *TRAIN, "--stage2.learning_rate"],
     "doctor": ["--data", "--weights", "--device", "--json"],
     "filter": ["--data", "--weights", "--out"],

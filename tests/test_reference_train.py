@@ -53,6 +53,7 @@ SETTINGS = GeneratorTrainSettings(
     quality_width=8,
     sync_from=0.2,
     measure_steps=10,
+    snapshot_steps=12,
     save_seconds=0.0,
     precision="fp32",
     generator=GeneratorSettings(width=8, size=32, embedding=16),
@@ -268,6 +269,7 @@ def test_a_judge_of_longer_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ({"steps": 0, "minutes": 0}, "--minutes"),
         ({"batch": 0}, "--batch"),
         ({"references": 0}, "--references"),
+        ({"snapshot_steps": -1}, "--snapshot_steps"),
         ({"gan_from": 1.5}, "--gan_from"),
         ({"mouth_weight": 0.0}, "--mouth_weight"),
         ({"precision": "fp16"}, "--precision"),
@@ -340,6 +342,12 @@ def test_a_run_leaves_a_generator_and_what_explains_it(finished: Path) -> None:
     assert [r["step"] for r in _rows(finished, "measure")] == [10, 20, 24]
     assert [r["step"] for r in _rows(finished, "step")] == [1, 10, 20, 24]
     assert {"fooling", "sync", "l1", "gradient_norm"} <= set(_rows(finished, "step")[-1])
+    kept = sorted((finished / "snapshots").iterdir())
+    assert [p.name for p in kept] == ["step-000012.safetensors", "step-000024.safetensors"]
+    assert read_generator(kept[0])["step"] == 12
+    first, last, newest = (load_file(p) for p in (*kept, finished / "generator.safetensors"))
+    assert all(torch.equal(last[key], newest[key]) for key in newest)
+    assert any(not torch.equal(first[key], last[key]) for key in last)
     assert not list(finished.rglob("*.tmp"))
 
 

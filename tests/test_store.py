@@ -117,6 +117,7 @@ def test_unicode_survives(tmp_path: Path) -> None:
     for i, name in enumerate(names):
         add_input(writer, [make_clip(f"k{i}", speaker=name, note=f"{name}?")])
     writer.add([refused_row("bad", "папка/файл.mp4", "нет звука")])
+    writer.close()
     for _ in range(2):
         store = ClipStore(tmp_path / "Ünï störe")
         assert sorted(c.speaker for c in store.clips) == sorted(names)
@@ -190,6 +191,7 @@ def test_half_a_line_is_skipped_and_its_input_is_redone(tmp_path: Path) -> None:
     add_input(writer, [make_clip("k2")])
     whole = writer.manifest.read_bytes()
     writer.manifest.write_bytes(whole[:-40])
+    writer.close()
 
     assert [c.id for c in ClipStore(tmp_path / "s").clips] == ["k1-0/0"]
     again = StoreWriter(tmp_path / "s", SPEC)
@@ -203,6 +205,7 @@ def test_half_a_letter_at_the_end_is_skipped_too(tmp_path: Path) -> None:
     add_input(writer, [make_clip("k1")])
     with writer.manifest.open("ab") as out:
         out.write('{"key": "k2", "path": "Я'.encode()[:-1])
+    writer.close()
     assert len(ClipStore(tmp_path / "s")) == 1
     assert "k2" not in StoreWriter(tmp_path / "s", SPEC).done
 
@@ -214,6 +217,7 @@ def test_an_input_cut_between_its_clips_is_redone_whole(tmp_path: Path) -> None:
     add_input(writer, clips)
     whole = writer.manifest.read_bytes()
     writer.manifest.write_bytes(whole[:-40])  # k2's first row is whole, its second is not
+    writer.close()
 
     again = StoreWriter(tmp_path / "s", SPEC)
     assert "k2" not in again.done, "its second clip would be lost for good"

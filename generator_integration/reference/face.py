@@ -14,7 +14,7 @@ from tqdm import tqdm
 from syncdisc_plugin.errors import FaceError
 from syncdisc_plugin.faces import Detector, TrackSettings, TrackTally, crop_face, follow
 from syncdisc_plugin.faces.detect import overlap
-from syncdisc_plugin.media.decode import JITTER_S
+from syncdisc_plugin.media.container import JITTER_S
 from syncdisc_plugin.media.stream import PictureStream
 
 PIECE_TICKS = 250

@@ -71,13 +71,16 @@ class GeneratorTrainSettings:
     measure_steps: int = 250
     """Steps between two measurements on held-out clips; each writes a sample sheet and
     RUN/generator.safetensors."""
+    snapshot_steps: int = 0
+    """Steps between two generators that are kept beside the newest one, averaged like it, as
+    RUN/snapshots/step-N.safetensors; 0 keeps none."""
     save_seconds: float = 120.0
     """Seconds between two saves of the resumable state."""
     precision: str = "auto"
     """bf16, fp32, or auto: bf16 where the CPU or GPU has instructions for it."""
     device: str = "auto"
     """cuda, cpu, or auto."""
-    generator: GeneratorSettings = GeneratorSettings()  # noqa: RUF009 - frozen
+    generator: GeneratorSettings = GeneratorSettings()
     """Sizes of the generator."""
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class GeneratorTrainSettings:
             ("quality_frames", 1),
             ("quality_width", 1),
             ("measure_steps", 1),
+            ("snapshot_steps", 0),
             ("gan_ramp", 0),
             ("sync_ramp", 0),
         ):

@@ -175,6 +175,9 @@ class GeneratorTrainer:
                         self._log("step", **row)
                     if p.step % s.measure_steps == 0 and self._part() < 1:
                         self._measure()
+                    if s.snapshot_steps and p.step % s.snapshot_steps == 0:
+                        name = f"step-{p.step:06d}.safetensors"
+                        save_generator(self.average, self.run / "snapshots" / name, step=p.step)
                     asked = self._interrupt.asked
                     if asked or time.monotonic() - self._saved >= s.save_seconds:
                         self._save()

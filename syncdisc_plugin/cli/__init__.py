@@ -13,6 +13,7 @@ from syncdisc_plugin.errors import SyncDiscError
 # Which file a command lives in; a file is loaded when one of its commands is called.
 _HOMES = {
     "footage": ("prepare", "doctor", "filter"),
+    "stores": ("store",),
     "training": ("demo", "run", "train", "report"),
     "judging": ("evaluate", "score", "export"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -23,6 +24,12 @@ def prepare(args: Sequence[str]) -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="videos, or folders of videos")
     parser.add_argument("--out", type=Path, required=True, help="the store: new, or to add to")
     parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="prepare the I-th of N parts of the inputs, counted from 1, as an array job does: "
+        "1/8 to 8/8 are all of them. Each into a store of its own; then `syncdisc store merge`",
+    )
+    parser.add_argument(
         "--layout", help="write the clips as a host's training data too: wav2lip, wav2lip_288"
     )
     parser.add_argument("--layout_out", type=Path, help="where to (OUT-LAYOUT when left out)")
@@ -35,20 +42,39 @@ def prepare(args: Sequence[str]) -> int:
     if not parsed.paths and not parsed.layout:
         raise RunError("prepare: give videos, or --layout for a store that is there.")
     if parsed.paths:
-        run_prepare(parsed.paths, parsed.out, parsed.spec, prepare_settings(parsed))
+        shard = _shard(parsed.shard)
+        run_prepare(parsed.paths, parsed.out, parsed.spec, prepare_settings(parsed), shard)
     if parsed.layout:
         _write_layout(parsed.out, parsed.layout, parsed.layout_out, parsed.layout_run)
     return 0
 
 
-def run_prepare(paths: Sequence[Path], out: Path, spec: Namespace, settings: Any) -> None:
-    """Prepare, and say what came of it."""
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise RunError(
+            f"--shard {text}: expected I/N with I from 1 to N, such as 2/8, the second of eight. "
+            "Where a scheduler counts its jobs from 0, add 1."
+        )
+    return int(match[1]), int(match[2])
+
+
+def run_prepare(
+    paths: Sequence[Path],
+    out: Path,
+    spec: Namespace,
+    settings: Any,
+    shard: tuple[int, int] | None = None,
+) -> None:
+    """Prepare, all or a shard of it, and say what came of it."""
     from syncdisc_plugin.data.prepare import prepare
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.spec import ClipSpec
 
     began = time.monotonic()
-    result = prepare(paths, out, ClipSpec(**vars(spec)), settings)
+    result = prepare(paths, out, ClipSpec(**vars(spec)), settings, shard=shard or (1, 1))
     took = time.monotonic() - began
     for row in result.refused:
         print(f"  refused: {row['reason']}", file=sys.stderr)
@@ -57,7 +83,8 @@ def run_prepare(paths: Sequence[Path], out: Path, spec: Namespace, settings: Any
         f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
         f"{len(result.refused)} refused -> {out}"
     )
-    ClipStore(out)  # refuses a store without a clip
+    if shard is None:  # one job of many may well be without a clip
+        ClipStore(out)  # refuses a store without a clip
 
 
 def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -> None:

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -70,45 +71,62 @@ def prepare(
     out: Path,
     spec: ClipSpec | None = None,
     settings: PrepareSettings | None = None,
+    *,
+    shard: tuple[int, int] = (1, 1),
 ) -> PrepareResult:
     """Fill the store `out` from videos and folders of videos. Finished inputs are not redone.
 
+    With `shard` (i, n) only the i-th of n parts of the inputs, counted from 1, is prepared.
+
     Raises:
+        ValueError: a shard that is none.
         MediaError: a path that does not exist, or no video in any of them.
         FaceError: the detector cannot be loaded (nothing is written then).
-        StoreError: `out` is something else than a store of the same spec.
+        StoreError: `out` is no store of the same spec, or another process is at work on it.
     """
-    from syncdisc_plugin.media import list_videos
-
     spec, settings = spec or ClipSpec(), settings or PrepareSettings()
-    roots = [Path(p) for p in paths]
-    videos = [(root, video) for root in roots for video in list_videos([root])]
-    if not videos:
-        names = ", ".join(str(r) for r in roots)
-        raise MediaError(f"videos: no video file in {names}. Give files, or folders of videos.")
+    if not 1 <= shard[0] <= shard[1]:
+        raise ValueError(f"shard: expected (i, n) with 1 <= i <= n, got {shard}. Count from 1.")
+    videos = _list_inputs([Path(p) for p in paths])[shard[0] - 1 :: shard[1]]
     speakers = _read_speakers(settings.speakers)
     # Loaded here once, so that a missing model file is one error and not one per video.
     load_detector(settings.detector, models=settings.models, device=settings.device)
-    writer = StoreWriter(out, spec)
-    by_key = {}
-    for root, video in videos:
-        speaker = speakers.get(video.resolve()) or _folder_speaker(root, video)
-        key = _content_key(video, spec, settings)
-        if key not in writer.done:
-            by_key[key] = _Job(key, str(video), speaker, str(out))
-    jobs = list(by_key.values())
     clips, seconds, refused = 0, 0.0, []
-    bar = tqdm(total=len(jobs), desc="prepare", unit="video", disable=None)
-    for rows in _run(jobs, spec, settings):
-        writer.add(rows)
-        good = [row for row in rows if row["status"] == "ok"]
-        clips += len(good)
-        seconds += sum(row["n_frames"] for row in good) / spec.fps
-        refused += [row for row in rows if row["status"] != "ok"]
-        bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
-        bar.update()
-    bar.close()
-    return PrepareResult(len(jobs), clips, seconds, refused)
+    with StoreWriter(out, spec) as writer:
+        by_key, done = {}, writer.done
+        for root, video in videos:
+            speaker = speakers.get(video.resolve()) or _folder_speaker(root, video)
+            key = _content_key(video, spec, settings)
+            if key not in done:
+                by_key[key] = _Job(key, str(video), speaker, str(out))
+        bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
+        for rows in _run(list(by_key.values()), spec, settings):
+            writer.add(rows)
+            good = [row for row in rows if row["status"] == "ok"]
+            clips += len(good)
+            seconds += sum(row["n_frames"] for row in good) / spec.fps
+            refused += [row for row in rows if row["status"] != "ok"]
+            bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
+            bar.update()
+        bar.close()
+    return PrepareResult(len(by_key), clips, seconds, refused)
+
+
+def _list_inputs(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """(root, video) of every file, once, in an order that all jobs of an array agree upon."""
+    from syncdisc_plugin.media import list_videos
+
+    found = {os.path.realpath(v): (root, v) for root in roots for v in list_videos([root])}
+    if not found:
+        names = ", ".join(str(r) for r in roots)
+        raise MediaError(f"videos: no video file in {names}. Give files, or folders of videos.")
+
+    def place(item: tuple[Path, Path]) -> tuple[str, str]:
+        # By the name below the root first: other machines may see the root elsewhere.
+        root, video = item
+        return video.relative_to(root if root.is_dir() else root.parent).as_posix(), str(video)
+
+    return sorted(found.values(), key=place)
 
 
 @dataclass(frozen=True)
@@ -197,12 +215,20 @@ def _start_worker(spec: ClipSpec, settings: PrepareSettings) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     _Worker.spec, _Worker.settings = spec, settings
     _Worker.detect = load_detector(
         settings.detector, models=settings.models, device=settings.device
     )
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers: they would wait for it for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _prepare_video(job: _Job) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
     STORE/store.json            the ClipSpec and the format version
     STORE/manifest.jsonl        one row for every clip and every refused input
     STORE/split.json            which speakers are held out; made once
+    STORE/lock                  held by the command that writes; no obstacle once that has ended
     STORE/shards/KEY.safetensors    per source video: `<n>.frames`, `<n>.mel`, `<n>.audio`
 
 frames (F, S, S, 3) uint8 RGB with the spec's margin, mel (L, M) float32 time first,
@@ -17,6 +18,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from syncdisc_plugin.atomic import replacing, write_text
+from syncdisc_plugin.data.lock import NAME as LOCK
+from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import n_windows
@@ -87,28 +91,66 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             ) from error
 
 
+def unfinished(rows: list[dict[str, Any]]) -> set[str]:
+    """Keys of the inputs of which a kill left some rows and not all: they are prepared again."""
+    counts = Counter(row["key"] for row in rows)
+    return {row["key"] for row in rows if row.get("rows") != counts[row["key"]]}
+
+
 class StoreWriter:
-    """Adds clips and refusals to a store. One writer at a time."""
+    """Adds clips and refusals to a store, and keeps other writers out meanwhile.
+
+    Use it in a `with`, or call `close`.
+    """
 
     def __init__(self, root: Path, spec: ClipSpec) -> None:
-        self.root = root
-        meta = root / "store.json"
-        if meta.exists():
-            if read_spec(root) != spec:
-                raise StoreError(
-                    f"--out {root}: holds clips of another spec (size, crop or mel). "
-                    "Give another folder, or the settings that it was made with."
-                )
-        elif root.exists() and any(root.iterdir()):
-            raise StoreError(f"--out {root}: not empty and not a clip store. Give a new folder.")
-        else:
-            (root / "shards").mkdir(parents=True, exist_ok=True)
+        """Open a store, or begin one.
+
+        Raises:
+            StoreError: `root` is something else, holds clips of another spec, or another process
+                is at work on it.
+        """
+        self.root, self.manifest = root, root / "manifest.jsonl"
+        _check_place(root, spec)  # before the lock: nothing of ours goes into a foreign folder
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(root)
+        try:
+            _check_place(root, spec)  # what another process made of it in between
+            self._begin(spec)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _begin(self, spec: ClipSpec) -> None:
+        meta = self.root / "store.json"
+        (self.root / "shards").mkdir(exist_ok=True)
+        if not meta.exists():
             write_text(meta, json.dumps({"format": FORMAT, "spec": json.loads(spec.to_json())}))
-        self.manifest = root / "manifest.jsonl"
+        for temp in leftovers(self.root):
+            temp.unlink(missing_ok=True)
         rows = list(read_rows(self.manifest))
-        counts = Counter(row["key"] for row in rows)
-        # An input whose rows a kill cut short is prepared again.
-        self._rewrite([row for row in rows if row.get("rows") == counts[row["key"]]])
+        cut = unfinished(rows)
+        self._rewrite([row for row in rows if row["key"] not in cut])
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write."""
+        self._lock.release()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, a copy of the list."""
+        return list(self._rows)
 
     @property
     def done(self) -> set[str]:
@@ -116,36 +158,83 @@ class StoreWriter:
         return {row["key"] for row in self._rows}
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Append the rows of one input, together; they replace those of an older version of it."""
-        rows = [{**row, "rows": len(rows)} for row in rows]
-        replaced = [r for r in self._rows if r["path"] == rows[0]["path"]]
-        if replaced:
-            self._rewrite([r for r in self._rows if r["path"] != rows[0]["path"]])
-            for old in replaced:
-                if old["status"] == "ok" and old["key"] != rows[0]["key"]:
-                    shard = old["id"].rsplit("/", 1)[0]
-                    (self.root / "shards" / f"{shard}.safetensors").unlink(missing_ok=True)
-        with self.manifest.open("a", encoding="utf-8") as out:
-            out.write("".join(json.dumps(row) + "\n" for row in rows))
-            out.flush()
-            os.fsync(out.fileno())
-        self._rows += rows
+        """Append all rows of one input, or of several; they replace older ones of the same inputs.
+
+        A kill leaves the rows of an input all there, or the input to be done again.
+        """
+        counts = Counter(row["key"] for row in rows)
+        rows = [{**row, "rows": counts[row["key"]]} for row in rows]
+        new = _inputs(rows)
+        if new.isdisjoint(self._inputs):
+            with self.manifest.open("a", encoding="utf-8") as out:
+                out.write("".join(json.dumps(row) + "\n" for row in rows))
+                out.flush()
+                os.fsync(out.fileno())
+            self._rows += rows
+            self._inputs |= new
+            return
+        replaced = [row for row in self._rows if not new.isdisjoint(_inputs([row]))]
+        kept = [row for row in self._rows if new.isdisjoint(_inputs([row]))]
+        self._rewrite(kept + rows)  # at once: a kill between two steps would lose the old and new
+        for shard in _shards(replaced) - _shards(self._rows):
+            shard_path(self.root, shard).unlink(missing_ok=True)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         # Whole, so that a half-written last line does not swallow the next row.
         write_text(self.manifest, "".join(json.dumps(row) + "\n" for row in rows))
-        self._rows = rows
+        self._rows, self._inputs = rows, _inputs(rows)
+
+
+def _inputs(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """What rows are of: the paths, and the keys, for a path can be written in several ways."""
+    return {(name, row[name]) for row in rows for name in ("path", "key")}
+
+
+def _shards(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}
+
+
+def _check_place(root: Path, spec: ClipSpec) -> None:
+    if (root / "store.json").exists():
+        if read_spec(root) != spec:
+            raise StoreError(
+                f"--out {root}: holds clips of another spec (size, crop or mel). "
+                "Give another folder, or the settings that it was made with."
+            )
+    elif root.exists():
+        # What a store has that was killed before its first file was written.
+        begun = {LOCK, "shards", *(temp.name for temp in leftovers(root))}
+        if any(path.name not in begun for path in root.iterdir()):
+            raise StoreError(f"--out {root}: not empty and not a clip store. Give a new folder.")
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Temporary files of writers that were killed; while one is at work, its own too."""
+    names = (f".{name}.*.tmp" for name in ("store.json", "manifest.jsonl"))
+    found = [path for name in names for path in root.glob(name)]
+    return sorted(found) + sorted((root / "shards").glob(".*.safetensors.*.tmp"))
+
+
+def shard_path(root: Path, shard: str) -> Path:
+    """Where the shard of that name lies."""
+    return root / "shards" / f"{shard}.safetensors"
 
 
 def write_shard(root: Path, key: str, tensors: dict[str, np.ndarray]) -> None:
     """Write one shard atomically."""
-    with replacing(root / "shards" / f"{key}.safetensors") as temp:
+    with replacing(shard_path(root, key)) as temp:
         save_file(tensors, temp)
 
 
 def clip_row(key: str, clip: Clip) -> dict[str, Any]:
     """Manifest row of a clip that was kept."""
     return {"key": key, "path": clip.source, "status": "ok", **asdict(clip)}
+
+
+def row_clip(row: dict[str, Any]) -> Clip:
+    """The clip of such a row. Raises TypeError where a field is missing."""
+    names = Clip.__dataclass_fields__
+    return Clip(**{name: value for name, value in row.items() if name in names})
 
 
 def refused_row(key: str, path: Path | str, reason: str) -> dict[str, Any]:
@@ -177,12 +266,7 @@ class ClipStore:
         self.root = Path(root)
         self.spec = read_spec(self.root)
         self.rows = list(read_rows(self.root / "manifest.jsonl"))
-        names = Clip.__dataclass_fields__
-        clips = (
-            Clip(**{k: v for k, v in row.items() if k in names})
-            for row in self.rows
-            if row["status"] == "ok"
-        )
+        clips = (row_clip(row) for row in self.rows if row["status"] == "ok")
         # Not in the order in which a pool of workers happened to finish them.
         self.clips = sorted(clips, key=lambda clip: (clip.source, clip.start_s, clip.id))
         self.refused = [row for row in self.rows if row["status"] != "ok"]
@@ -226,8 +310,7 @@ class ClipStore:
         try:
             shard = self._open.pop(clip.shard, None)
             if shard is None:
-                path = self.root / "shards" / f"{clip.shard}.safetensors"
-                shard = safe_open(path, framework="numpy")
+                shard = safe_open(shard_path(self.root, clip.shard), framework="numpy")
             self._open[clip.shard] = shard
             if len(self._open) > _OPEN_SHARDS:
                 self._open.popitem(last=False)

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from syncdisc_plugin.errors import MediaError
+from syncdisc_plugin.media.container import (
+    BROKEN,
+    JITTER_S,
+    MAX_GAP_S,
+    decoded,
+    opened,
+    pick_stream,
+    pictures,
+    why,
+)
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -27,10 +34,6 @@ VIDEO_SUFFIXES = frozenset((
     ".mts", ".m2ts", ".vob", ".wmv", ".asf", ".3gp", ".ogv", ".mxf",
 ))
 # fmt: on
-# Containers round timestamps to 1 ms; real gaps are longer than this.
-JITTER_S = 0.005
-# A longer silence than this is a broken clock, not a gap.
-MAX_GAP_S = 60.0
 # Less than this missing at the end is the header's rounding, not a truncated file.
 MAX_MISSING_S = 0.5
 
@@ -105,10 +108,10 @@ class Recording:
 
         f = 0
         shown: tuple[float, av.VideoFrame] | None = None
-        with _opened(self.path) as container:
-            stream = _pick(container.streams.video)
+        with opened(self.path) as container:
+            stream = pick_stream(container.streams.video)
             try:
-                for time_s, picture in _pictures(container, stream, self.threads):
+                for time_s, picture in pictures(container, stream, self.threads):
                     time_s -= self.start_s
                     while shown and f < n_audio and f / self.fps <= (shown[0] + time_s) / 2:
                         yield pixels(shown[1])
@@ -116,8 +119,8 @@ class Recording:
                     if f >= n_audio:
                         return
                     shown = time_s, picture
-            except _BROKEN as exc:
-                self.note = self.note or f"picture: stopped at {f / self.fps:.2f} s: {_why(exc)}"
+            except BROKEN as exc:
+                self.note = self.note or f"picture: stopped at {f / self.fps:.2f} s: {why(exc)}"
             if shown is None:
                 raise MediaError(f"{self.path}: no frame can be decoded. Re-encode the file.")
             end_s = shown[0] + 1 / self.source.fps + JITTER_S
@@ -146,8 +149,8 @@ def decode(
     sound = _Sound(sample_rate_hz)
     first: av.VideoFrame | None = None
     picture_end_s, note = 0.0, None
-    with _opened(path) as container:
-        video, audio = _pick(container.streams.video), _pick(container.streams.audio)
+    with opened(path) as container:
+        video, audio = pick_stream(container.streams.video), pick_stream(container.streams.audio)
         if video is None:
             raise MediaError(f"{path}: no video stream. Give a file with picture and sound.")
         if audio is None:
@@ -156,15 +159,15 @@ def decode(
         try:
             for packet in container.demux(video, audio):
                 if packet.stream.index == audio.index:
-                    for frame in _decoded(packet, strict=sound.rate_in_hz > 0):
+                    for frame in decoded(packet, strict=sound.rate_in_hz > 0):
                         sound.add(frame)
                     continue
                 if packet.pts is not None:
                     picture_end_s = max(picture_end_s, float(packet.pts * packet.time_base))
                 if first is None:
-                    first = next(iter(_decoded(packet, strict=False)), None)
-        except _BROKEN as exc:
-            note = f"sound: stopped at {sound.end_s:.2f} s: {_why(exc)}"
+                    first = next(iter(decoded(packet, strict=False)), None)
+        except BROKEN as exc:
+            note = f"sound: stopped at {sound.end_s:.2f} s: {why(exc)}"
         if first is None or first.time is None:
             raise MediaError(f"{path}: no frame can be decoded. Re-encode the file.")
         if not sound.runs:
@@ -280,57 +283,6 @@ class _Sound:
         if self._resampler is not None:
             self._resample(None)
             self._resampler = None
-
-
-# What PyAV raises for damaged input; its own classes derive from several of these.
-_BROKEN = (FFmpegError, OSError, ValueError, EOFError)
-
-
-def _why(exc: BaseException) -> str:
-    return getattr(exc, "strerror", None) or str(exc)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open `path` for reading; what FFmpeg raises inside becomes one clear line."""
-    # A title in another encoding must not make a good video unreadable (PyAV 19 sees to it).
-    is_strict = int(av.__version__.split(".")[0]) < 19
-    lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
-    try:
-        with av.open(str(path), **lenient) as container:
-            yield container
-    except _BROKEN as exc:
-        raise MediaError(
-            f"{path}: cannot be read as a video ({_why(exc)}). Check that it is complete and plays."
-        ) from exc
-
-
-def _pick(streams: Sequence[Any]) -> Any:
-    """Give the default stream, else the first; None where there is none but cover art."""
-    real = [s for s in streams if not s.disposition & Disposition.attached_pic]
-    return next((s for s in real if s.disposition & Disposition.default), next(iter(real), None))
-
-
-def _decoded(packet: av.Packet, strict: bool) -> list[Any]:
-    """Decode one packet; not `strict`, damage gives nothing: recordings may start mid-stream."""
-    try:
-        return packet.decode()
-    except FFmpegError:
-        if strict:
-            raise
-        return []
-
-
-def _pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield (seconds on the file's clock, picture), times rising."""
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = threads
-    last_s = None
-    for packet in container.demux(stream):
-        for picture in _decoded(packet, strict=last_s is not None):
-            if picture.time is not None and (last_s is None or picture.time > last_s):
-                last_s = picture.time
-                yield last_s, picture
 
 
 def _truncation(container: Any, reached_s: dict[int, float]) -> str | None:

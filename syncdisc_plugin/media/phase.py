@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from syncdisc_plugin.errors import MediaError
-from syncdisc_plugin.media.decode import _BROKEN, Recording, _opened, _pick
+from syncdisc_plugin.media.container import BROKEN, opened, pick_stream
+from syncdisc_plugin.media.decode import Recording
 
 
 def frame_leads_s(recording: Recording) -> np.ndarray:
@@ -23,13 +24,13 @@ def frame_leads_s(recording: Recording) -> np.ndarray:
     Raises:
         MediaError: The file is gone, no longer readable, or keeps no timestamps.
     """
-    with _opened(recording.path) as container:
+    with opened(recording.path) as container:
         times_s = []
         try:
-            for packet in container.demux(_pick(container.streams.video)):
+            for packet in container.demux(pick_stream(container.streams.video)):
                 if packet.pts is not None and not packet.is_discard:
                     times_s.append(float(packet.pts * packet.time_base))
-        except _BROKEN:
+        except BROKEN:
             pass  # `frames` ends here too, and notes it
     if not times_s:
         raise MediaError(f"{recording.path}: no timestamps. Re-mux the file.")

@@ -17,7 +17,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from syncdisc_plugin.errors import MediaError
-from syncdisc_plugin.media.decode import _opened
+from syncdisc_plugin.media.container import opened
 
 # Only these keep a timestamp for every packet, so that nothing but the sound moves.
 CONTAINERS = {
@@ -60,7 +60,7 @@ def move_audio(
     # Hidden, so that a scan of the folder does not meet a half-written video.
     temp = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
-        with _opened(source) as file:
+        with opened(source) as file:
             file.flags |= Flags.gen_pts.value
             _copy(file, source, target, temp, Fraction(seconds))
         os.replace(temp, target)

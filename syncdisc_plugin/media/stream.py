@@ -17,15 +17,15 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from syncdisc_plugin.errors import MediaError
-from syncdisc_plugin.media.decode import (
-    _BROKEN,
+from syncdisc_plugin.media.container import (
+    BROKEN,
     JITTER_S,
     MAX_GAP_S,
-    _decoded,
-    _opened,
-    _pick,
-    _pictures,
-    _why,
+    decoded,
+    opened,
+    pick_stream,
+    pictures,
+    why,
 )
 
 # A keyframe is found by decoding time, which B-frames move away from the time of showing.
@@ -58,14 +58,14 @@ class PictureStream:
         self.path, self.threads = Path(path), threads
         self.note: str | None = None
         first: av.VideoFrame | None = None
-        with _opened(self.path) as container:
-            stream = _pick(container.streams.video)
+        with opened(self.path) as container:
+            stream = pick_stream(container.streams.video)
             if stream is None:
                 raise MediaError(f"{path}: no video stream. Give a video or a photograph.")
             try:
-                first = next((p for _, p in _pictures(container, stream, threads)), None)
-            except _BROKEN as exc:
-                self.note = _why(exc)
+                first = next((p for _, p in pictures(container, stream, threads)), None)
+            except BROKEN as exc:
+                self.note = why(exc)
             if first is None:
                 raise MediaError(f"{path}: no frame can be decoded. Re-encode the file.")
             self.fps = Fraction(str(stream.average_rate or stream.guessed_rate or 25))
@@ -133,17 +133,17 @@ class PictureStream:
 
     def _read(self, seek_pts: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
         last_s = 0.0
-        with _opened(self.path) as container:
-            stream = _pick(container.streams.video)
+        with opened(self.path) as container:
+            stream = pick_stream(container.streams.video)
             try:
                 if seek_pts is not None:
                     container.seek(max(seek_pts, stream.start_time or 0), stream=stream)
-                for time_s, frame in _pictures(container, stream, self.threads):
+                for time_s, frame in pictures(container, stream, self.threads):
                     last_s = time_s
                     yield int(frame.pts or 0), frame  # A frame that has a time has a timestamp.
-            except _BROKEN as exc:
+            except BROKEN as exc:
                 if seek_pts is None:
-                    self.note = self.note or f"picture: stopped at {last_s:.2f} s: {_why(exc)}"
+                    self.note = self.note or f"picture: stopped at {last_s:.2f} s: {why(exc)}"
 
 
 class SoundStream:
@@ -169,21 +169,21 @@ class SoundStream:
         self.path = Path(path)
         self.note: str | None = None
         first: av.AudioFrame | None = None
-        with _opened(self.path) as container:
-            stream = _pick(container.streams.audio)
+        with opened(self.path) as container:
+            stream = pick_stream(container.streams.audio)
             if stream is None:
                 raise MediaError(f"{path}: no audio stream. Give a file that has sound.")
-            video = _pick(container.streams.video)
+            video = pick_stream(container.streams.video)
             picture_s = None
             if video is not None and video.start_time is not None:
                 picture_s = float(video.start_time * video.time_base)
             try:
                 for packet in container.demux(stream):
-                    first = next(iter(_decoded(packet, strict=False)), None)
+                    first = next(iter(decoded(packet, strict=False)), None)
                     if first is not None:
                         break
-            except _BROKEN as exc:
-                self.note = _why(exc)
+            except BROKEN as exc:
+                self.note = why(exc)
             if first is None or not first.sample_rate:
                 raise MediaError(f"{path}: no sound can be decoded. Re-encode the file.")
             self.rate_hz, self.codec = first.sample_rate, stream.codec_context.name
@@ -223,11 +223,11 @@ class SoundStream:
                 if fresh.size:
                     yield fresh
 
-        with _opened(self.path) as container:
-            stream = _pick(container.streams.audio)
+        with opened(self.path) as container:
+            stream = pick_stream(container.streams.audio)
             try:
                 for packet in container.demux(stream):
-                    for frame in _decoded(packet, strict=bool(form)):
+                    for frame in decoded(packet, strict=bool(form)):
                         time_s = end_s if frame.time is None else frame.time - self._zero_s
                         now = frame.sample_rate, frame.layout.name, frame.format.name
                         if now != form or abs(time_s - end_s) > JITTER_S:
@@ -240,13 +240,13 @@ class SoundStream:
                         end_s = run_s + n_in / frame.sample_rate
                         yield from given(frame)
                 yield from given(None)
-            except _BROKEN as exc:
-                self.note = self.note or f"sound: stopped at {end_s:.2f} s: {_why(exc)}"
+            except BROKEN as exc:
+                self.note = self.note or f"sound: stopped at {end_s:.2f} s: {why(exc)}"
 
     def packets(self) -> Iterator[tuple[float, av.Packet]]:
         """Undecoded packets with their times from t = 0 on, timestamps moved to that zero."""
-        with _opened(self.path) as container:
-            stream = _pick(container.streams.audio)
+        with opened(self.path) as container:
+            stream = pick_stream(container.streams.audio)
             shift = round(self._zero_s / stream.time_base)
             for packet in container.demux(stream):
                 if packet.pts is None or packet.dts is None:  # The last one of a stream is empty.
@@ -258,7 +258,7 @@ class SoundStream:
     def template(self) -> Any:
         """An open container and its audio stream, for an output stream of the same codec."""
         container = av.open(str(self.path))
-        return container, _pick(container.streams.audio)
+        return container, pick_stream(container.streams.audio)
 
 
 def _silence(channels: int, n_samples: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,69 @@
+"""An open file: its errors in one line, its streams, its pictures in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from syncdisc_plugin.errors import MediaError
+
+# Containers round timestamps to 1 ms; real gaps are longer than this.
+JITTER_S = 0.005
+# A longer silence than this is a broken clock, not a gap.
+MAX_GAP_S = 60.0
+# What PyAV raises for damaged input; its own classes derive from several of these.
+BROKEN = (FFmpegError, OSError, ValueError, EOFError)
+
+
+def why(exc: BaseException) -> str:
+    """What went wrong, without the error number."""
+    return getattr(exc, "strerror", None) or str(exc)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open `path` for reading; what FFmpeg raises inside becomes one clear line."""
+    # A title in another encoding must not make a good video unreadable (PyAV 19 sees to it).
+    is_strict = int(av.__version__.split(".")[0]) < 19
+    lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
+    try:
+        with av.open(str(path), **lenient) as container:
+            yield container
+    except BROKEN as exc:
+        raise MediaError(
+            f"{path}: cannot be read as a video ({why(exc)}). Check that it is complete and plays."
+        ) from exc
+
+
+def pick_stream(streams: Sequence[Any]) -> Any:
+    """Give the default stream, else the first; None where there is none but cover art."""
+    real = [s for s in streams if not s.disposition & Disposition.attached_pic]
+    return next((s for s in real if s.disposition & Disposition.default), next(iter(real), None))
+
+
+def decoded(packet: av.Packet, strict: bool) -> list[Any]:
+    """Decode one packet; not `strict`, damage gives nothing: recordings may start mid-stream."""
+    try:
+        return packet.decode()
+    except FFmpegError:
+        if strict:
+            raise
+        return []
+
+
+def pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield (seconds on the file's clock, picture), times rising."""
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    last_s = None
+    for packet in container.demux(stream):
+        for picture in decoded(packet, strict=last_s is not None):
+            if picture.time is not None and (last_s is None or picture.time > last_s):
+                last_s = picture.time
+                yield last_s, picture
