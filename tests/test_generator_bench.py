@@ -259,7 +259,9 @@ def test_all_arms_are_trained_measured_and_shown(
     monkeypatch.setattr(bench.experts, "OURS", tiny)
     monkeypatch.setattr(bench.experts, "JUDGE", replace(tiny, seed=7))
     monkeypatch.setattr(bench.experts, "train_field", _untrained)
-    args = ["--store", str(tiny_store.root), "--out", str(out), "--steps", "5", "--batch", "2"]
+    monkeypatch.setattr(bench.command, "SNAPSHOTS", 2)
+    monkeypatch.setattr(bench.command, "WATCHED", 1)
+    args = ["--store", str(tiny_store.root), "--out", str(out), "--steps", "4", "--batch", "2"]
     args += ["--width", "8", "--size", "32", "--test-speakers", "1", "--seeds", "0"]
 
     bench.command.main([*args, "--arms", "none", "stage3"])
@@ -271,7 +273,7 @@ def test_all_arms_are_trained_measured_and_shown(
         ("none", 0),
         ("stage3", 0),
     ]
-    assert [p["step"] for p in rows[3]["curve"]] == [1, 2, 3, 4, 5]
+    assert [p["step"] for p in rows[3]["curve"]] == [2, 4]
     assert set(rows[3]["curve"][-1]["own"]) == {"judge", "expert"}
     assert rows[3]["expert"] == "experts/ours-0/stage3.safetensors" and rows[2]["expert"] is None
 

@@ -65,11 +65,11 @@ def _judges(rows: list[Row]) -> list[str]:
         "offset within 1": lambda r: r["offset_within_1"],
         "gap": lambda r: r["gap"],
     }
-    groups = {row["net"]: [row] for row in rows}
-    return [
-        "## Who judges\n\nOn the test speakers' true footage.\n",
-        *_table(groups, values, "net"),
-    ]
+    lines = ["## Who judges\n\nOn the test speakers' true footage.\n", *_head(["net", *values])]
+    for row in rows:
+        cells = [_spread([value(row)]) for value in values.values()]
+        lines.append(f"| {row['net']} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _sync(rows: list[Row], judge: str, kind: str) -> list[str]:
@@ -171,8 +171,8 @@ def _by_arm(rows: list[Row]) -> dict[str, list[Row]]:
 def _table(groups: dict[str, list[Row]], values: dict[str, Value], first: str) -> list[str]:
     lines = _head([first, "seeds", *values])
     for name, rows in groups.items():
+        seeds = len({r["seed"] for r in rows} - {None})
         cells = [_spread([value(r) for r in rows]) for value in values.values()]
-        seeds = len({r["seed"] for r in rows} - {None}) if "seed" in rows[0] else ""
         lines.append(f"| {name} | {seeds or ''} | " + " | ".join(cells) + " |")
     return lines
 
