@@ -94,10 +94,18 @@ def test_readers_that_need_it_to_hold_still_share(tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everything")
-def test_another_users_lock_file_is_locked_as_it_is(tmp_path: Path) -> None:
+def test_another_users_lock_file_is_locked_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "lock").write_text("")
-    (tmp_path / "lock").chmod(0o444)
+    really = os.open
+
+    def open_(path: Path, flags: int, mode: int = 0) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, flags)
+
+    monkeypatch.setattr(os, "open", open_)
     held = Lock(tmp_path)
     with pytest.raises(StoreError, match="it has not said which"):
         Lock(tmp_path)

@@ -128,6 +128,24 @@ def test_another_disk_means_a_copy(
     assert contents(tmp_path / "out") == contents(make(tmp_path / "whole", ALL))
 
 
+def test_a_copy_that_is_not_whole_is_not_there(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def half(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr("shutil.copyfile", half)
+    with pytest.raises(OSError, match="No space"):
+        merge(parts, tmp_path / "out")
+    assert contents(tmp_path / "out")[0] == []
+    assert not list((tmp_path / "out" / "shards").iterdir())
+
+
 def test_a_change_in_the_merged_store_leaves_the_parts_alone(
     parts: list[Path], tmp_path: Path
 ) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, _list_inputs, prepare
+from syncdisc_plugin.data.store import Clip, ClipStore, read_spec
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
 from syncdisc_plugin.media import write_video
 from syncdisc_plugin.spec import ClipSpec
@@ -354,6 +354,49 @@ def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
     assert store.frames(new[0])[20].mean() > 200 > 50 > store.frames(new[0])[10].mean()
     # What the file no longer holds must not be trained on.
     assert store.clips == new
+
+
+# --- a part of it, for one job of many
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
+def test_shards_together_are_everything_once(footage: Path, n: int) -> None:
+    roots = [footage / "ann", footage, footage / "bob" / "zwei Gesichter.mkv"]
+    everything = [video for _, video in _list_inputs(roots)]
+    assert len(everything) == 11 == len(set(everything))
+    parts = [_list_inputs(roots)[i - 1 :: n] for i in range(1, n + 1)]
+    assert sorted(video for part in parts for _, video in part) == sorted(everything)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_order_of_inputs_is_that_of_their_names(tmp_path: Path) -> None:
+    """Array jobs may see the footage in other places, and be given it in another order."""
+    seen = []
+    for mount, order in (("mnt", 1), ("a/deep/place", -1)):
+        roots = [tmp_path / mount / name for name in ("day 2", "day 10")]
+        for name in ("b/1.mp4", "a/2.mp4", "Ö.mp4", "a/10.mp4"):
+            for root in roots:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).touch()
+        videos = [video for _, video in _list_inputs(roots[::order])]
+        seen.append([video.relative_to(tmp_path / mount) for video in videos])
+    assert seen[0] == seen[1] and len(seen[0]) == 8
+    files = sorted((tmp_path / "mnt").rglob("*.mp4"))
+    assert _list_inputs(files) == _list_inputs(files[::-1])
+
+
+@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (-1, 2), (1, 0)])
+def test_a_shard_that_is_none(tmp_path: Path, shard: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"shard: expected \(i, n\) with 1 <= i <= n, got"):
+        prepare([tmp_path], tmp_path / "store", settings=WHOLE, shard=shard)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_shard_without_an_input_is_an_empty_store(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", grey(30), audio=babble(1.2))
+    done = prepare([tmp_path / "a.mp4"], tmp_path / "store", settings=WHOLE, shard=(2, 2))
+    assert done == PrepareResult(videos=0, clips=0, seconds=0.0, refused=[])
+    assert read_spec(tmp_path / "store") == ClipSpec()
 
 
 # --- a process that dies

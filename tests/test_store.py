@@ -226,6 +226,74 @@ def test_an_input_cut_between_its_clips_is_redone_whole(tmp_path: Path) -> None:
     assert ids == ["k1-0/0", "k2-0/0", "k2-0/1"]
 
 
+@pytest.mark.parametrize("killed_after", ["lock", "shards", ".store.json.12.tmp"])
+def test_a_store_that_was_only_begun_is_no_foreign_folder(
+    tmp_path: Path, killed_after: str
+) -> None:
+    for name in ("lock", ".store.json.12.tmp"):
+        (tmp_path / name).write_text("{")
+        if name == killed_after:
+            break
+    if killed_after != "lock":
+        (tmp_path / "shards").mkdir()
+    add_input(StoreWriter(tmp_path, SPEC), [make_clip("k1")])
+    assert len(ClipStore(tmp_path)) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "lock",
+        "shards",
+        "store.json",
+        "manifest.jsonl",
+    }
+
+
+def test_half_written_files_are_taken_by_nobody_and_go(tmp_path: Path) -> None:
+    add_input(StoreWriter(tmp_path, SPEC), [make_clip("k1")])
+    temps = [tmp_path / "shards" / ".k2-0.safetensors.77.tmp", tmp_path / ".manifest.jsonl.77.tmp"]
+    others = [tmp_path / ".split.json.77.tmp", tmp_path / "shards" / ".k2.tmp"]
+    for path in temps + others:
+        path.write_bytes(b"half")
+    assert len(ClipStore(tmp_path)) == 1 and all(path.exists() for path in temps)
+    StoreWriter(tmp_path, SPEC)
+    assert not any(path.exists() for path in temps)
+    assert all(path.exists() for path in others), "those of somebody else, who may be at work"
+
+
+def test_a_shard_that_is_not_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(tensors: Tensors, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("syncdisc_plugin.data.store.save_file", half)
+    with pytest.raises(OSError, match="No space"):
+        write_shard(tmp_path, "k1-0", make_tensors(0))
+    assert not list((tmp_path / "shards").iterdir())
+
+
+def test_several_inputs_are_added_together(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path, SPEC)
+    rows = [clip_row("k1", make_clip("k1", n)) for n in range(2)]
+    writer.add([*rows, refused_row("k2", "b.mp4", "no face")])
+    assert [row["rows"] for row in writer.rows] == [2, 2, 1]
+    writer.close()
+    assert StoreWriter(tmp_path, SPEC).done == {"k1", "k2"}
+
+
+def test_an_input_that_changed_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path, SPEC)
+    add_input(writer, [make_clip("old", 0, source="a.mp4"), make_clip("old", 1, source="a.mp4")])
+    add_input(writer, [make_clip("other")])
+    add_input(writer, [make_clip("new", source="a.mp4")])
+    assert writer.done == {"other", "new"}
+    assert {p.stem for p in (tmp_path / "shards").iterdir()} == {"other-0", "new-0"}
+    # The same content, now by another way of writing its path.
+    add_input(writer, [make_clip("new", source="./a.mp4")])
+    store = ClipStore(tmp_path)
+    assert [clip.source for clip in store.clips] == ["./a.mp4", "ann/other.mp4"]
+    assert len(store.frames(store["new-0/0"])) == N_FRAMES
+
+
 def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "s", SPEC)
     add_input(writer, [make_clip("k1")])

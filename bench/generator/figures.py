@@ -80,7 +80,8 @@ class Picture:
         error = ((below.astype(np.float32) - wanted) / 255) ** 2
         error = error.mean(axis=(1, 2, 3)).clip(LEAST_ERROR)
         alike = [
-            structural_similarity(a, b, channel_axis=2) for a, b in zip(below, wanted, strict=True)
+            structural_similarity(a, b, channel_axis=2, data_range=255)
+            for a, b in zip(below, wanted, strict=True)
         ]
         return {
             "psnr_db": float((-10 * np.log10(error)).mean()),

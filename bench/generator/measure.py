@@ -31,7 +31,7 @@ from syncdisc_plugin.data.embed import Embedded, embed_mel
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn.judge import Judge
 
-WATCHED = 20  # takes that snapshots are measured on
+WATCHED = 12  # takes that snapshots are measured on
 
 Drawer = Callable[[np.ndarray, np.ndarray, torch.Tensor], np.ndarray]
 """Faces (F, S, S, 3) uint8, references (R, S, S, 3), sound (F, 1, M, 16) -> faces."""
