@@ -249,7 +249,8 @@ def test_a_store_that_was_only_begun_is_no_foreign_folder(
 def test_half_written_files_are_taken_by_nobody_and_go(tmp_path: Path) -> None:
     add_input(StoreWriter(tmp_path, SPEC), [make_clip("k1")])
     temps = [tmp_path / "shards" / ".k2-0.safetensors.77.tmp", tmp_path / ".manifest.jsonl.77.tmp"]
-    others = [tmp_path / ".split.json.77.tmp", tmp_path / "shards" / ".k2.tmp"]
+    temps.append(tmp_path / "shards" / ".tmpPffIaA")  # what save_file makes by itself
+    others = [tmp_path / ".split.json.77.tmp", tmp_path / "shards" / ".nfs0000000005"]
     for path in temps + others:
         path.write_bytes(b"half")
     assert len(ClipStore(tmp_path)) == 1 and all(path.exists() for path in temps)

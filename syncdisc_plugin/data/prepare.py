@@ -74,9 +74,9 @@ def prepare(
     *,
     shard: tuple[int, int] = (1, 1),
 ) -> PrepareResult:
-    """Fill the store `out` from videos and folders of videos. Finished inputs are not redone.
+    """Fill the store `out` from videos and folders of videos, or the i-th of n parts of them.
 
-    With `shard` (i, n) only the i-th of n parts of the inputs, counted from 1, is prepared.
+    Finished inputs are not redone. `shard` is (i, n), counted from 1.
 
     Raises:
         ValueError: a shard that is none.

@@ -212,7 +212,10 @@ def leftovers(root: Path) -> list[Path]:
     """Temporary files of writers that were killed; while one is at work, its own too."""
     names = (f".{name}.*.tmp" for name in ("store.json", "manifest.jsonl"))
     found = [path for name in names for path in root.glob(name)]
-    return sorted(found) + sorted((root / "shards").glob(".*.safetensors.*.tmp"))
+    # The second are those of safetensors, which writes beside our own temporary file.
+    for name in (".*.safetensors.*.tmp", ".tmp??????"):
+        found += (root / "shards").glob(name)
+    return sorted(found)
 
 
 def shard_path(root: Path, shard: str) -> Path:
