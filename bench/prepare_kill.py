@@ -27,7 +27,7 @@ from syncdisc_plugin.data.verify import verify
 from syncdisc_plugin.errors import StoreError
 
 KILLS_A_ROUND = 4
-LINGER_S = 30.0  # a busy machine starts and ends processes slowly
+LINGER_S = 30  # for workers to notice, on a busy machine
 SELDOM = 0.2  # share of kills before there is anything to lose
 
 
@@ -165,9 +165,8 @@ def one_round(
     while killed < kills:
         done = len(keys(root))
         early, everyone = chance.random() < SELDOM, chance.random() < 0.5
-        # Counted in inputs first: how fast they go depends on what else the machine does. Rather
-        # soon, so that something is left for the next one.
-        inputs = done + (0 if early else int((whole.inputs - done) * chance.random() ** 2))
+        # Counted in inputs first: how fast they go depends on what else the machine does.
+        inputs = done if early else chance.randint(done, max(done, whole.inputs - 1))
         moment_s = chance.uniform(0, whole.first_row_s if early else 1.5 * whole.per_input_s)
         gone = kill_at(argv, root, inputs, moment_s, everyone)
         if gone is None:

@@ -191,8 +191,15 @@ def test_prepare_killed_at_random_moments(bench: ModuleType, tmp_path: Path) -> 
     videos, options = [tmp_path / "videos"], ["--detector", "none", "--workers", "2"]
     whole = bench.undisturbed(videos, tmp_path / "whole", options)
     assert whole.inputs == 6 and len(ClipStore(whole.root)) == 5
-    killed, faults = bench.one_round(videos, tmp_path / "s", whole, 4, random.Random(1))
-    assert killed and not faults
+    # A machine whose pace changes meanwhile may end before every kill: then once more.
+    for turn in range(3):
+        killed, faults = bench.one_round(
+            videos, tmp_path / f"s{turn}", whole, 4, random.Random(turn)
+        )
+        assert not faults, faults
+        if killed:
+            break
+    assert killed
 
 
 def test_the_comparison_sees_what_differs(bench: ModuleType, tmp_path: Path) -> None:
