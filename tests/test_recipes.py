@@ -105,8 +105,8 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
             "ece": None if arm == "field" else 0.02,
         }
         curve = [{"seconds": 60 * i, "pm_accuracy_15": pm * i / 3} for i in range(4)]
-        about = {"arm": arm, "seed": seed, "spoil": part, "minutes": 30, "steps": 100}
-        about |= {"pairs": 6400, "seconds": 1800.0}
+        about = {"arm": arm, "seed": seed, "spoil": part, "minutes": 30, "cores": 2}
+        about |= {"steps": 100, "pairs": 6400, "seconds": 1800.0}
         return json.dumps({**about, "curve": curve, "test": figures, "wild": figures, **more})
 
     kinds = {"clips": 10, "found": 9, "right": 8, "shifted": 4, "within_1": 3}
@@ -115,8 +115,9 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
     rows = [row("field", 0, 0.2), row("field", 1, 0.4), row("stage3", 0, 0.75)]
     rows.append(row("stage3", 0, 0.7, 0.3, filter=filtered, filter_again=filtered))
     (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
-    bench["table"].write_table(tmp_path)
+    bench["table"].write_table(tmp_path / "rows.jsonl")
     text = (tmp_path / "table.md").read_text()
+    assert "## 30 minutes on 2 cores, 30% of the training clips spoiled" in text
     assert "0.300 (0.200-0.400)" in text and "0.750" in text
     assert "| shifted | 10 | 90% | 80% | 4 | 75% | 50% |" in text
     assert "Good clips: 50, of which dropped 10%, shifted 0%." in text

@@ -2,8 +2,10 @@
 
     python bench/recipes --clips DIR --out WORK [--minutes 30] [--spoil 0 0.3] [--seeds 0 1 2]
 
-DIR holds folders of videos and clips.csv (path, speaker). Runs that WORK already has are not run
-again, and one that was stopped goes on where it was; so the whole table can be made in pieces.
+DIR holds folders of videos and clips.csv (path, speaker). Rows that are in --rows already are not
+made again, and a run that was stopped goes on where it was; so the whole table can be made in
+pieces. A row's cores are those that the process may use: `OMP_NUM_THREADS=1 taskset -c 0` beside
+`-c 1` makes two rows at once, on a core each, that may be compared with each other.
 Arms:
 
     field        the Wav2Lip expert, BCE of the cosine, Adam 1e-4, batch 64 (a)
@@ -11,7 +13,7 @@ Arms:
     stages       our three stages; stage 1, 2, 3 are rows of their own (c, d, e)
     control      our stage 1 for the whole time
 
-Nothing else should run on the machine meanwhile.
+Nothing else should run on those cores meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, help="all rows so far, WORK/rows.jsonl when left out")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--spoil", type=float, nargs="+", default=[0.0, 0.1, 0.3, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -58,27 +62,32 @@ def main() -> None:
     parser.add_argument("--test-speakers", type=int, default=6)
     parser.add_argument("--dev-speakers", type=int, default=3)
     args = parser.parse_args()
+    rows = args.rows or args.out / "rows.jsonl"
+    cores = len(os.sched_getaffinity(0))
     store = _prepared(args)
     sets = _divide(store, args)
     for name, clips in sets.items():
         frames = sum(c.n_frames for c in clips)
         speakers = len({c.speaker for c in clips})
         print(f"{name}: {len(clips)} clips, {speakers} speakers, {frames / 1500:.1f} minutes")
+    budget = {"minutes": args.minutes, "cores": cores}
+    rows.touch()
     done = {
-        (r["arm"], r["spoil"], r["seed"], r["minutes"]) for r in read_rows(args.out / "rows.jsonl")
+        (r["arm"], r["spoil"], r["seed"]) for r in read_rows(rows) if budget.items() <= r.items()
     }
     for seed in args.seeds:
         for part in args.spoil:
             for arm in args.arms:
-                if (_rows_of(arm)[-1], part, seed, args.minutes) in done:
+                if (_rows_of(arm)[-1], part, seed) in done:
                     continue
-                for row in _run(arm, part, seed, args, store, sets):
-                    row = {"spoil": part, "seed": seed, "minutes": args.minutes, **row}
-                    with (args.out / "rows.jsonl").open("a") as file:
+                run = args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}-{cores}"
+                for row in _run(arm, part, seed, run, args.minutes, store, sets):
+                    row = {"spoil": part, "seed": seed, **budget, **row}
+                    with rows.open("a") as file:
                         file.write(json.dumps(row) + "\n")
                     print(json.dumps({k: v for k, v in row.items() if k != "curve"}))
-                write_table(args.out)
-    write_table(args.out)
+                write_table(rows)
+    write_table(rows)
 
 
 def _prepared(args: argparse.Namespace) -> ClipStore:
@@ -86,7 +95,6 @@ def _prepared(args: argparse.Namespace) -> ClipStore:
     folders = [args.clips / name for name in (*args.train, args.wild)]
     speakers = args.clips / "clips.csv"
     prepare(folders, root, settings=PrepareSettings(speakers=speakers))
-    (args.out / "rows.jsonl").touch()
     return ClipStore(root)
 
 
@@ -130,14 +138,14 @@ def _run(
     arm: str,
     part: float,
     seed: int,
-    args: argparse.Namespace,
+    run: Path,
+    minutes: float,
     store: ClipStore,
     sets: dict[str, list[Clip]],
 ) -> list[dict]:
-    """Train one arm; its rows of the table."""
+    """Train one arm in the folder `run`; its rows of the table."""
     footage = Footage(store, sets["train"] + sets["dev"], sets["train"], part, seed)
-    run = args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}"
-    run.parent.mkdir(exist_ok=True)
+    run.parent.mkdir(exist_ok=True, parents=True)
     precision = choose_precision("auto", torch.device("cpu"))
     dev = {c.id for c in sets["dev"]}
     trained_on = [c for c in footage.clips if c.id not in dev]
@@ -149,7 +157,7 @@ def _run(
             footage,
             trained_on,
             sets["dev"],
-            minutes=args.minutes,
+            minutes=minutes,
             seed=seed,
             precision=precision,
             out=run.with_suffix(".safetensors"),
@@ -160,7 +168,7 @@ def _run(
         }
         return [{"arm": arm, **log, **figures}]
     settings = TrainSettings(
-        minutes=args.minutes,
+        minutes=minutes,
         seed=seed,
         heldout_speakers=tuple(sorted({c.speaker for c in sets["dev"]})),
     )

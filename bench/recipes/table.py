@@ -1,7 +1,8 @@
-"""rows.jsonl -> table.md and recipes.svg."""
+"""Rows of runs -> table.md and recipes.svg beside them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,20 +35,24 @@ COLOURS = dict(
 )
 
 
-def write_table(out: Path) -> None:
+def write_table(path: Path) -> None:
     """Mean over the seeds, with the least and the greatest where there are several."""
-    rows = list(read_rows(out / "rows.jsonl"))
+    rows = list(read_rows(path))
     text = []
-    for minutes in sorted({r["minutes"] for r in rows}):
-        for part in sorted({r["spoil"] for r in rows if r["minutes"] == minutes}):
-            mine = [r for r in rows if (r["minutes"], r["spoil"]) == (minutes, part)]
-            text += [f"\n## {minutes:g} minutes, {part:.0%} of the training clips spoiled\n"]
-            text += _accuracies(mine)
-            for arm, key, words in FILTERS:
-                text += _filters([r[key] for r in mine if r["arm"] == arm and key in r], words)
-    write_text(out / "table.md", "\n".join(text).strip() + "\n")
+    for minutes, cores, part in sorted({(*_budget(r), r["spoil"]) for r in rows}):
+        mine = [r for r in rows if (*_budget(r), r["spoil"]) == (minutes, cores, part)]
+        on = f"{cores} core{'s' * (cores > 1)}"
+        text += [f"\n## {minutes:g} minutes on {on}, {part:.0%} of the training clips spoiled\n"]
+        text += _accuracies(mine)
+        for arm, key, words in FILTERS:
+            text += _filters([r[key] for r in mine if r["arm"] == arm and key in r], words)
+    write_text(path.with_name("table.md"), "\n".join(text).strip() + "\n")
     if rows:
-        _draw(rows, out / "recipes.svg")
+        _draw(rows, path.with_name("recipes.svg"))
+
+
+def _budget(row: dict) -> tuple[float, int]:
+    return row["minutes"], row["cores"]
 
 
 def _accuracies(rows: list[dict]) -> list[str]:
@@ -114,8 +119,8 @@ def _ratio(part: int, whole: int) -> str:
 
 def _draw(rows: list[dict], path: Path) -> None:
     """Held-out accuracy over wall-clock time, and accuracy over the share of spoiled clips."""
-    minutes = max({r["minutes"] for r in rows}, key=lambda m: sum(r["minutes"] == m for r in rows))
-    rows = [r for r in rows if r["minutes"] == minutes]
+    common = Counter(map(_budget, rows)).most_common(1)[0][0]
+    rows = [r for r in rows if _budget(r) == common]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for arm in ("field", "field-loss", "control", "stage3"):
         for number, r in enumerate(r for r in rows if r["arm"] == arm and r["spoil"] == 0):
