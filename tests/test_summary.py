@@ -9,6 +9,7 @@ from embedded import clip, noisy_clips, perfect, random_clips, units
 
 from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.evaluate import metrics
+from syncdisc_plugin.evaluate.pair_sums import CELLS
 from syncdisc_plugin.evaluate.summary import Tally, known, summary
 
 SCALE, BIAS = 10.0, -5.0
@@ -75,9 +76,27 @@ def test_a_weighting_is_the_set_of_those_clips(chosen: tuple[int, ...]) -> None:
 def test_twice_is_weight_two() -> None:
     clips = many()
     tally = Tally(clips, SCALE, BIAS)
-    once, twice = tally.figures(), tally.figures(np.full(len(clips), 2.0))
+    once, twice = (tally.figures(np.full(len(clips), times)) for times in (1.0, 2.0))
     for name in ("auc", "eer", "ece", "loss_true_sd", "pair_accuracy"):
         assert once[name] == pytest.approx(twice[name]), name
+
+
+def test_weighted_figures_are_those_of_all_clips_within_a_cell() -> None:
+    clips = many()
+    tally = Tally(clips, SCALE, BIAS)
+    exact, weighted = tally.figures(), tally.figures(np.ones(len(clips)))
+    assert exact["auc"] == pytest.approx(weighted["auc"], abs=1e-5)
+    assert exact["eer"] == pytest.approx(weighted["eer"], abs=1 / CELLS)
+    for name in ("ece", "loss_true", "loss_false", "gap"):
+        assert exact[name] == pytest.approx(weighted[name]), name
+    assert exact["ece"] == pytest.approx(
+        metrics.calibration_error(
+            *(
+                metrics.probabilities(side, SCALE, BIAS)
+                for side in (metrics.far_pairs(clips).true, metrics.far_pairs(clips).false)
+            )
+        )
+    )
 
 
 def test_an_interval_holds_the_figure_and_narrows_with_speakers() -> None:

@@ -16,6 +16,7 @@ from syncdisc_plugin.nn.curve import MAX_OFFSET, similarity_by_offset
 FAR = 5
 CONTEXTS = (5, 7, 9, 11, 13, 15, 25)
 DISTANCES = (1, 2, 3, 5, 10)
+BINS = 15  # of probability, in the calibration error
 SCALES = (0.01, 60.0)  # within what a discriminator can hold
 
 
@@ -33,14 +34,12 @@ class Pairs:
     """(K,) the same of the false pairs."""
 
     @cached_property
-    def ranks(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Rank of each true and of each false pair among all different values; how many."""
+    def masses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of the true and of the false pairs at each different value, in rising order."""
         values, rank = np.unique(np.concatenate([self.true, self.false]), return_inverse=True)
-        return rank[: len(self.true)], rank[len(self.true) :], len(values)
-
-
-Weight = np.ndarray | None
-"""(N,) how often each pair counts; None: once."""
+        sides = rank[: len(self.true)], rank[len(self.true) :]
+        true, false = (np.bincount(side, minlength=len(values)) / len(side) for side in sides)
+        return true, false
 
 
 def far_pairs(clips: Sequence[Embedded], per_window: int = 8, seed: int = 0) -> Pairs:
@@ -163,42 +162,40 @@ def pm_hits(
     return out
 
 
-def auc(pairs: Pairs, of_true: Weight = None, of_false: Weight = None) -> float:
+def auc(pairs: Pairs) -> float:
     """Area under the ROC curve: chance that a true pair scores above a false one."""
-    true, false = _masses(pairs, of_true, of_false)
+    return auc_of(*pairs.masses)
+
+
+def auc_of(true: np.ndarray, false: np.ndarray) -> float:
+    """The same from `Pairs.masses`."""
     below = np.cumsum(false) - false / 2  # a tie counts half
     return float((true * below).sum())
 
 
-def eer(pairs: Pairs, of_true: Weight = None, of_false: Weight = None) -> float:
+def eer(pairs: Pairs) -> float:
     """Equal error rate: false accepts equal to false rejects."""
-    true, false = _masses(pairs, of_true, of_false)
+    return eer_of(*pairs.masses)
+
+
+def eer_of(true: np.ndarray, false: np.ndarray) -> float:
+    """The same from `Pairs.masses`."""
     reject = np.append(0.0, np.cumsum(true))  # of a threshold at each value, and above all
     accept = 1 - np.append(0.0, np.cumsum(false))
     at = np.abs(reject - accept).argmin()
     return float((reject[at] + accept[at]) / 2)
 
 
-def _masses(pairs: Pairs, of_true: Weight, of_false: Weight) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the true and of the false pairs at each value, in rising order."""
-    true, false, n = pairs.ranks
-    masses = np.bincount(true, of_true, n), np.bincount(false, of_false, n)
-    return masses[0] / masses[0].sum(), masses[1] / masses[1].sum()
+def probability_bins(p: np.ndarray) -> np.ndarray:
+    """Which of BINS equal parts of [0, 1] each probability lies in."""
+    return np.minimum((p * BINS).astype(int), BINS - 1)
 
 
-def calibration_error(
-    p_true: np.ndarray,
-    p_false: np.ndarray,
-    of_true: Weight = None,
-    of_false: Weight = None,
-    bins: int = 15,
-) -> float:
+def calibration_error(p_true: np.ndarray, p_false: np.ndarray) -> float:
     """Expected calibration error of probabilities, true and false pairs weighing the same."""
-    error = np.zeros(bins)
-    for p, weight, label in ((p_true, of_true, 1), (p_false, of_false, 0)):
-        w = np.ones(len(p)) if weight is None else weight
-        which = np.minimum((p * bins).astype(int), bins - 1)
-        error += np.bincount(which, w * (label - p), bins) / (2 * w.sum())
+    error = np.zeros(BINS)
+    for p, label in ((p_true, 1), (p_false, 0)):
+        error += np.bincount(probability_bins(p), (label - p) / (2 * len(p)), BINS)
     return float(np.abs(error).sum())
 
 
@@ -238,6 +235,11 @@ def _logistic(pairs: Pairs, fixed: float | None) -> tuple[float, float]:
 def probabilities(similarity: np.ndarray, scale: float, bias: float) -> np.ndarray:
     """sigmoid(scale * similarity + bias)."""
     return 1 / (1 + np.exp(-(scale * similarity + bias)))
+
+
+def loss(similarity: np.ndarray, scale: float, bias: float) -> np.ndarray:
+    """-log probability, what `SyncLoss` says: log(1 + exp(-(scale * similarity + bias)))."""
+    return np.logaddexp(0.0, -(scale * similarity + bias))
 
 
 def crossfitted_ece(first: Sequence[Embedded], second: Sequence[Embedded]) -> float:

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.split import Split, some_frames, split_store
 from syncdisc_plugin.data.store import Clip, ClipStore
@@ -23,8 +23,9 @@ from syncdisc_plugin.evaluate.metrics import CONTEXTS
 from syncdisc_plugin.evaluate.summary import Tally, known, whole
 from syncdisc_plugin.evaluate.views import CONDITIONS, seen_by, under
 from syncdisc_plugin.nn import Discriminator
+from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
-from syncdisc_plugin.nn.precision import choose_device
+from syncdisc_plugin.nn.precision import choose_device, choose_precision
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class EvaluateSettings:
     about: Path | None = None
     """CSV with a column path (relative to it) and columns of words, such as language: figures of
     each word's clips."""
+    precision: str = "auto"
+    """Of the net: fp32, bf16, or auto: bf16 where the hardware has instructions for it."""
 
 
 def evaluate_store(
@@ -106,10 +109,13 @@ def _evaluate(
     models: Path | None,
 ) -> dict[str, Any]:
     store = seen_by(store, net.spec)
-    tally = _tally(net, store, clips, "evaluate")
+    net = freeze(net)
+    precision = choose_precision(settings.precision, device_of(net))
+    tally = _tally(net, store, clips, "evaluate", precision)
     judged = [e.clip for e in tally.clips]
     names = group_names(store, judged, settings.about, models)
     found = {
+        "precision": precision,
         **whole(tally),
         "seconds": round(sum(c.n_frames for c in judged) / net.spec.fps, 2),
         "intervals": known(tally.intervals(tally.figures)),
@@ -117,12 +123,12 @@ def _evaluate(
         "clips": [_clip_row(e, tally, i) for i, e in enumerate(tally.clips)],
     }
     if settings.condition_minutes > 0:
-        found["conditions"] = _conditions(net, store, judged, settings.condition_minutes)
+        found["conditions"] = _conditions(net, store, judged, settings.condition_minutes, precision)
     return found
 
 
 def _conditions(
-    net: Judge, store: ClipStore, clips: Sequence[Clip], minutes: float
+    net: Judge, store: ClipStore, clips: Sequence[Clip], minutes: float, precision: str
 ) -> list[dict[str, Any]]:
     """Outlines of the same clips, as they are and under each condition."""
     some = some_frames(list(clips), round(minutes * 60 * net.spec.fps))
@@ -130,20 +136,22 @@ def _conditions(
     for condition in (None, *CONDITIONS):
         name, level = (condition.name, condition.level) if condition else ("as it is", "")
         view = under(store, condition) if condition else store
-        tally = _tally(net, view, some, f"{name} {level}".strip())
+        tally = _tally(net, view, some, f"{name} {level}".strip(), precision)
         outline = {**tally.outline(np.ones(len(tally.clips))), "ece": tally.figures()["ece"]}
         rows.append({"condition": name, "level": level, **known(outline)})
     return rows
 
 
 @torch.no_grad()
-def _tally(net: Judge, store: ClipStore, clips: Sequence[Clip], title: str) -> Tally:
+def _tally(
+    net: Judge, store: ClipStore, clips: Sequence[Clip], title: str, precision: str
+) -> Tally:
     bar = tqdm(clips, desc=title, unit="clip", disable=None)
-    embedded = list(embed_clips(net, store, bar))
+    embedded = list(embed_clips(net, store, bar, precision))
     seconds = net.spec.window_frames / net.spec.fps
     if not embedded:
         raise StoreError(f"{store.root}: no clip is as long as a window ({seconds:g} s).")
-    zero, one = net.logit(torch.tensor([0.0, 1.0], device=next(net.parameters()).device)).tolist()
+    zero, one = net.logit(torch.tensor([0.0, 1.0], device=device_of(net))).tolist()
     return Tally(embedded, one - zero, zero, net.spec.window_frames)
 
 

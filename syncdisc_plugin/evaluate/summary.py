@@ -10,6 +10,7 @@ import numpy as np
 from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.metrics import CONTEXTS
+from syncdisc_plugin.evaluate.pair_sums import PairSums
 from syncdisc_plugin.nn.curve import OffsetCurve, is_clear, offset_curve, similarity_by_offset
 
 RESAMPLES = 1000
@@ -35,11 +36,7 @@ class Tally:
         self, clips: Sequence[Embedded], scale: float, bias: float, window_frames: int = 5
     ) -> None:
         self.clips = clips
-        self.pairs = pairs = metrics.far_pairs(clips)
-        self.p_true = metrics.probabilities(pairs.true, scale, bias)
-        self.p_false = metrics.probabilities(pairs.false, scale, bias)
-        self.loss_true = _loss(pairs.true, scale, bias)
-        self.loss_false = _loss(pairs.false, scale, bias)
+        self.pairs = PairSums(metrics.far_pairs(clips), len(clips), scale, bias)
         self.curves = [offset_curve(c.v, c.a) for c in clips]
         aligned = [_aligned(c, k) for c, k in zip(clips, self.curves, strict=True)]
         self.far = np.array([metrics.pair_counts(c) for c in clips])
@@ -50,7 +47,7 @@ class Tally:
         self.offset = np.array([abs(c.offset_frames) for c in self.curves])
         self.confidence = np.array([c.confidence for c in self.curves])
         self.distance = np.array([_distances(c) for c in clips])
-        self.loss = np.array([_loss(_own(c), scale, bias).mean() for c in clips])
+        self.loss = np.array([metrics.loss(_own(c), scale, bias).mean() for c in clips])
         self.windows = np.array([len(c.v) for c in clips])
         self.speakers = np.array([c.clip.speaker for c in clips])
 
@@ -61,23 +58,11 @@ class Tally:
             weight: (C,) how often each clip counts; None: once.
         """
         w = np.ones(len(self.clips)) if weight is None else weight
-        pairs = self.pairs
-        t, f = w[pairs.true_clip], w[pairs.false_clip]
-        similarity = _mean(pairs.true, t), _mean(pairs.false, f)
         return {
             **self.outline(w),
             "pair_accuracy_by_distance": {k: _share(c, w) for k, c in self.distances.items()},
-            "auc": metrics.auc(pairs, t, f) if t.any() and f.any() else float("nan"),
-            "eer": metrics.eer(pairs, t, f) if t.any() and f.any() else float("nan"),
-            "ece": metrics.calibration_error(self.p_true, self.p_false, t, f)
-            if t.any() and f.any()
-            else float("nan"),
-            "similarity_true": similarity[0],
-            "similarity_false": similarity[1],
-            "gap": similarity[0] - similarity[1],
-            "loss_true": _mean(self.loss_true, t),
+            **self.pairs.figures(weight),
             "loss_true_sd": float(np.sqrt(_mean((self.loss - _mean(self.loss, w)) ** 2, w))),
-            "loss_false": _mean(self.loss_false, f),
             "offset_mae_frames": _mean(self.offset, w),
             "pair_accuracy_aligned": _share(self.far_aligned, w),
             "pm_accuracy_aligned": _by_context(self.pm_aligned, w),
@@ -206,11 +191,6 @@ def _by_context(hits: np.ndarray, w: np.ndarray) -> dict[str, float]:
 def _own(clip: Embedded) -> np.ndarray:
     """(N,) similarity of each window to its own audio."""
     return (clip.v * clip.a).sum(-1).double().numpy()
-
-
-def _loss(similarity: np.ndarray, scale: float, bias: float) -> np.ndarray:
-    """-log probability: what `SyncLoss` says."""
-    return np.logaddexp(0.0, -(scale * similarity + bias))
 
 
 def _mean(values: np.ndarray, w: np.ndarray) -> float:
