@@ -16,15 +16,15 @@ from tqdm import tqdm
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import embed_clips
-from syncdisc_plugin.data.filter import judge_store, second_dataset
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, some_frames, split_store
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.checkpoint import Progress, load_state, read_progress, save_state
+from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
 from syncdisc_plugin.train.gap import measure_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
@@ -34,7 +34,6 @@ from syncdisc_plugin.train.measure import (
     measure_lag,
     no_worse,
     write_heldout,
-    write_verdicts,
 )
 from syncdisc_plugin.train.ranks import Ranks, join, share_norms
 from syncdisc_plugin.train.schedule import (
@@ -46,7 +45,6 @@ from syncdisc_plugin.train.schedule import (
 from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 
-FILTERS = {2: "filter", 3: "filter-again"}  # what the stages take their clips from
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
 
@@ -285,26 +283,11 @@ class Trainer:
         self._log("stage_end", stage, figures=figures.summary)
 
     def _filter(self, stage: int) -> None:
-        """Judge every training clip with the discriminator of the stage before.
-
-        RUN/filter.jsonl is the first one's judgement, the second dataset. The second one sees
-        lags more sharply: stage 3 takes its judgement, RUN/filter-again.jsonl.
-        """
-        if (self.run / f"{FILTERS[stage]}.jsonl").exists():
-            return
-        result = judge_store(
-            weights.load(self.run / f"stage{stage - 1}.safetensors", self.device),
-            self.store,
-            self.split.train,
-            self.s.filter,
-            seed=self.s.seed,
-            precision=self.precision,
-            lag=self.lag,
-            title=FILTERS[stage],
-        )
-        write_verdicts(self.run, result, FILTERS[stage])
-        self._say(f"{FILTERS[stage]}: {result.counts} of {len(result.verdicts)} clips")
-        self._log("filter", stage - 1, **result.counts)
+        """Judge every training clip with the discriminator of the stage before."""
+        result = judge_for(stage, self.run, self.store, self.split, self.s, self.device, self.lag)
+        if result:
+            self._say(f"{FILTERS[stage]}: {result.counts} of {len(result.verdicts)} clips")
+            self._log("filter", stage - 1, **result.counts)
 
     def _sampler(self, items: list[Item]) -> Sampler:
         s = self.s
@@ -318,20 +301,9 @@ class Trainer:
         )
 
     def _items(self, stage: int) -> list[Item]:
-        """The first dataset for stage 1, what the filter left of it for the others."""
-        everything = [Item(clip, self.lag) for clip in self.split.train]
-        if stage == 1:
-            return everything
-        items = second_dataset(
-            self.split.train, read_rows(self.run / f"{FILTERS[stage]}.jsonl"), self.lag
-        )
-        left = sum(i.clip.n_frames for i in items)
-        if left < 0.1 * sum(c.n_frames for c in self.split.train):
-            self._say(
-                "filter: it left less than a tenth of the footage, so the first discriminator "
-                "cannot judge yet; all clips are used. Train longer, or look at the filter's rows."
-            )
-            return everything
+        items, words = clips_for(stage, self.run, self.split, self.lag)
+        if words:
+            self._say(words)
         return items
 
     # ------------------------------------------------------------------ state and budget

@@ -1,0 +1,72 @@
+"""Which clips a stage trains on: all of the first dataset, then what the filter left of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from syncdisc_plugin import weights
+from syncdisc_plugin.data.filter import FilterResult, judge_store, second_dataset
+from syncdisc_plugin.data.sampling import Item
+from syncdisc_plugin.data.split import Split
+from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.train.measure import write_verdicts
+from syncdisc_plugin.train.settings import TrainSettings
+
+# RUN/filter.jsonl is the first discriminator's judgement, the second dataset. The second one sees
+# lags more sharply: stage 3 takes its judgement, RUN/filter-again.jsonl.
+FILTERS = {2: "filter", 3: "filter-again"}
+LEAST_LEFT = 0.1  # of the footage, below which it is the judge that must be wrong
+
+
+def judge_for(
+    stage: int,
+    run: Path,
+    store: ClipStore,
+    split: Split,
+    settings: TrainSettings,
+    device: torch.device,
+    lag: int,
+) -> FilterResult | None:
+    """Let the discriminator of the stage before judge the training clips; None if it has.
+
+    Args:
+        stage: 2 or 3, whose clips are chosen.
+        run: the run's folder, where the verdicts are written.
+        store: the clips.
+        split: which of them are for training.
+        settings: of the run; its precision is settled.
+        device: where the net runs.
+        lag: how early the audio of the whole set is.
+    """
+    name = FILTERS[stage]
+    if (run / f"{name}.jsonl").exists():
+        return None
+    result = judge_store(
+        weights.load(run / f"stage{stage - 1}.safetensors", device),
+        store,
+        split.train,
+        settings.filter,
+        seed=settings.seed,
+        precision=settings.precision,
+        lag=lag,
+        title=name,
+    )
+    write_verdicts(run, result, name)
+    return result
+
+
+def clips_for(stage: int, run: Path, split: Split, lag: int) -> tuple[list[Item], str]:
+    """A stage's clips with their lags, and what is to be said about them, or ''."""
+    everything = [Item(clip, lag) for clip in split.train]
+    if stage == 1:
+        return everything, ""
+    items = second_dataset(split.train, read_rows(run / f"{FILTERS[stage]}.jsonl"), lag)
+    left = sum(i.clip.n_frames for i in items)
+    if left < LEAST_LEFT * sum(c.n_frames for c in split.train):
+        return everything, (
+            "filter: it left less than a tenth of the footage, so the first discriminator "
+            "cannot judge yet; all clips are used. Train longer, or look at the filter's rows."
+        )
+    return items, ""
