@@ -59,7 +59,7 @@ def run_ray(
         gpu: workers need a share of a GPU.
 
     Raises:
-        RunError: no ray, no cluster at the address, or workers cannot start. No job is refused.
+        RunError: no Ray, no cluster at the address, or workers cannot start. No job is refused.
         Exception: what a job raises; the jobs behind it are not done.
     """
     if not jobs:
@@ -176,14 +176,19 @@ def _cluster(ray: Any, address: str | None, cpus: int) -> Iterator[None]:
         options |= {"num_cpus": cpus, "include_dashboard": False}
         options |= {"object_store_memory": _OBJECTS_BYTES}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(
-            f"--ray_address {address}: expected a Ray cluster, but there is no connection: "
-            f"{error}. See `ray status` on its head node; without an address, and RAY_ADDRESS "
-            "unset, a cluster is started on this machine."
-        ) from error
+    for left in reversed(range(TRIES if address == "local" else 1)):
+        try:
+            ray.init(address=address, **options)
+            break
+        except Exception as error:  # Ray raises a bare one where a busy machine is too slow for it
+            ray.shutdown()  # of what it had started
+            if left:
+                continue
+            raise RunError(
+                f"--ray_address {address}: expected a Ray cluster, but there is no connection: "
+                f"{error} See `ray status` on its head node; without an address, and RAY_ADDRESS "
+                "unset, a cluster is started on this machine."
+            ) from error
     try:
         yield
     finally:
