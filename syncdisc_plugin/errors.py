@@ -24,4 +24,4 @@ class WeightsError(SyncDiscError):
 
 
 class RunError(SyncDiscError):
-    """A training run that cannot start or go on: folder in use, other settings, no data."""
+    """A run that cannot start or go on: folder in use, other settings, no data, no workers."""

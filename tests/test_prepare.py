@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, _list_inputs, prepare
+from syncdisc_plugin.data.inputs import list_inputs
+from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore, read_spec
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
 from syncdisc_plugin.media import write_video
@@ -362,9 +363,9 @@ def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
 def test_shards_together_are_everything_once(footage: Path, n: int) -> None:
     roots = [footage / "ann", footage, footage / "bob" / "zwei Gesichter.mkv"]
-    everything = [video for _, video in _list_inputs(roots)]
+    everything = [video for _, video in list_inputs(roots)]
     assert len(everything) == 11 == len(set(everything))
-    parts = [_list_inputs(roots)[i - 1 :: n] for i in range(1, n + 1)]
+    parts = [list_inputs(roots)[i - 1 :: n] for i in range(1, n + 1)]
     assert sorted(video for part in parts for _, video in part) == sorted(everything)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -378,11 +379,11 @@ def test_the_order_of_inputs_is_that_of_their_names(tmp_path: Path) -> None:
             for root in roots:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).touch()
-        videos = [video for _, video in _list_inputs(roots[::order])]
+        videos = [video for _, video in list_inputs(roots[::order])]
         seen.append([video.relative_to(tmp_path / mount) for video in videos])
     assert seen[0] == seen[1] and len(seen[0]) == 8
     files = sorted((tmp_path / "mnt").rglob("*.mp4"))
-    assert _list_inputs(files) == _list_inputs(files[::-1])
+    assert list_inputs(files) == list_inputs(files[::-1])
 
 
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2), (-1, 2), (1, 0)])

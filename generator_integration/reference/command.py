@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from syncdisc_plugin.cli.parsing import add_prepare, new_parser, prepare_settings
+from syncdisc_plugin.cli.parsing import MANY_VIDEOS, add_prepare, new_parser, prepare_settings
 
 
 def lipsync(args: Sequence[str]) -> int:
@@ -33,9 +33,8 @@ def lipsync(args: Sequence[str]) -> int:
     )
     parser.add_argument("--crf", type=int, default=18, help="picture: 0 (best) to 51")
     parser.add_argument("--device", default="auto", help="cuda, cpu, or auto")
-    add_prepare(parser, skip={"workers", "speakers", "device"})
+    add_prepare(parser, skip={*MANY_VIDEOS, "device"})
     parsed = parser.parse_args(args)
-    parsed.workers, parsed.speakers = 0, None
     from generator_integration.reference.lipsync import lipsync as write
     from syncdisc_plugin.nn.precision import choose_device
 

@@ -83,6 +83,9 @@ def run_prepare(
         f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
         f"{len(result.refused)} refused -> {out}"
     )
+    if steps := result.cost.seconds:
+        where = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items())
+        print(f"the workers' time: {where}; the largest had {result.cost.peak_mb:.0f} MB")
     if shard is None:  # one job of many may well be without a clip
         ClipStore(out)  # refuses a store without a clip
 

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncdisc_plugin.cli.parsing import WEIGHTS, add_prepare, new_parser, prepare_settings
+from syncdisc_plugin.cli.parsing import (
+    MANY_VIDEOS,
+    WEIGHTS,
+    add_prepare,
+    new_parser,
+    prepare_settings,
+)
 from syncdisc_plugin.errors import RunError, SyncDiscError
 
 if TYPE_CHECKING:
@@ -110,9 +116,8 @@ def score(args: Sequence[str]) -> int:
     parser.add_argument(
         "--fix", type=Path, help="write one video anew with its audio moved by the found offset"
     )
-    add_prepare(parser, skip={"workers", "speakers"})
+    add_prepare(parser, skip=MANY_VIDEOS)
     parsed = parser.parse_args(args)
-    parsed.workers, parsed.speakers = 0, None
     from dataclasses import asdict
 
     from syncdisc_plugin.evaluate.score import Scorer

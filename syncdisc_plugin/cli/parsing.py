@@ -23,6 +23,8 @@ VERBS = {
 
 RESUME = "go on with a run that was stopped, with the settings that are stored in it"
 WEIGHTS = "shipped name, or a checkpoint"
+# Settings of `prepare` that mean nothing where single videos are read in this process.
+MANY_VIDEOS = {"workers", "speakers", "engine", "ray_address"}
 
 
 def new_parser(verb: str, description: str | None = None) -> ArgumentParser:
@@ -60,7 +62,9 @@ def prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
         detector=parsed.detector,
         models=parsed.models,
         device=device or parsed.device,
-        speakers=parsed.speakers,
-        workers=parsed.workers,
+        speakers=parsed.get("speakers"),
+        workers=parsed.get("workers", 0),
+        engine=parsed.get("engine", "local"),
+        ray_address=parsed.get("ray_address"),
         track=TrackSettings(**vars(parsed.track)),
     )

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from tqdm import tqdm
 
+from syncdisc_plugin.data.cost import Cost, peak_memory_mb
+from syncdisc_plugin.data.inputs import folder_speaker, list_inputs, read_speakers
+from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
 from syncdisc_plugin.data.store import Clip, StoreWriter, clip_row, refused_row, write_shard
 from syncdisc_plugin.errors import FaceError, MediaError, SyncDiscError
 from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow, load_detector
@@ -29,6 +27,7 @@ from syncdisc_plugin.timing import sample_of_frame
 
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 SILENT_DB = -60.0
+Engine = Literal["local", "ray"]
 _NOT_THE_VIDEOS_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS)
 
 
@@ -47,9 +46,23 @@ class PrepareSettings:
     """CSV with the columns path,speaker (paths relative to it). Without it the first folder below
     the one that is given is the speaker, with all that it holds."""
     workers: int = 0
-    """Processes; 0 takes one per core."""
+    """Processes; 0 takes one per core. One is a process of its own too, which a file that crashes
+    the decoder can take down without the command."""
+    engine: Engine = "local"
+    """What runs them: local, on this machine; ray, on a Ray cluster whose nodes all have this
+    package and see the videos and the store under the same paths. The store is the same."""
+    ray_address: str | None = None
+    """The cluster, as ray.init takes it. Without it: the one that RAY_ADDRESS names, else one that
+    is started on this machine and ended afterwards."""
     track: TrackSettings = TrackSettings()
     """How faces are found and followed."""
+
+    def __post_init__(self) -> None:
+        """Refuse engines that there are not."""
+        if self.engine not in get_args(Engine):
+            raise ValueError(f"engine: expected local or ray, got {self.engine!r}.")
+        if self.ray_address and self.engine != "ray":
+            raise ValueError(f"ray_address: {self.ray_address} is of no use without --engine ray.")
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,8 @@ class PrepareResult:
     """Seconds of footage in those clips."""
     refused: list[dict[str, Any]]
     """Rows of the inputs that gave nothing."""
+    cost: Cost = field(default_factory=Cost)
+    """Seconds by step, summed over the workers, and the peak memory of the largest of them."""
 
 
 def prepare(
@@ -83,75 +98,51 @@ def prepare(
         MediaError: a path that does not exist, or no video in any of them.
         FaceError: the detector cannot be loaded (nothing is written then).
         StoreError: `out` is no store of the same spec, or another process is at work on it.
+        RunError: workers cannot start, or there is no Ray. No input is refused then.
     """
     spec, settings = spec or ClipSpec(), settings or PrepareSettings()
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard: expected (i, n) with 1 <= i <= n, got {shard}. Count from 1.")
-    videos = _list_inputs([Path(p) for p in paths])[shard[0] - 1 :: shard[1]]
-    speakers = _read_speakers(settings.speakers)
-    # Loaded here once, so that a missing model file is one error and not one per video.
-    load_detector(settings.detector, models=settings.models, device=settings.device)
-    clips, seconds, refused = 0, 0.0, []
+    run = _engine(settings)
+    videos = list_inputs([Path(p) for p in paths])[shard[0] - 1 :: shard[1]]
+    speakers = read_speakers(settings.speakers)
+    if settings.engine == "local" or settings.device == "cpu":  # a cluster's head may have no GPU
+        # Loaded here once, so that a missing model file is an error before anything is written.
+        load_detector(settings.detector, models=settings.models, device=settings.device)
+    clips, seconds, refused, cost = 0, 0.0, [], Cost()
     with StoreWriter(out, spec) as writer:
         by_key, done = {}, writer.done
         for root, video in videos:
-            speaker = speakers.get(video.resolve()) or _folder_speaker(root, video)
+            speaker = speakers.get(video.resolve()) or folder_speaker(root, video)
             key = _content_key(video, spec, settings)
             if key not in done:
-                by_key[key] = _Job(key, str(video), speaker, str(out))
+                by_key[key] = Job(key, str(video), speaker, str(out))
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
-        for rows in _run(list(by_key.values()), spec, settings):
-            writer.add(rows)
-            good = [row for row in rows if row["status"] == "ok"]
-            clips += len(good)
-            seconds += sum(row["n_frames"] for row in good) / spec.fps
-            refused += [row for row in rows if row["status"] != "ok"]
-            bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
-            bar.update()
-        bar.close()
-    return PrepareResult(len(by_key), clips, seconds, refused)
+        with bar, closing(run(list(by_key.values()), partial(_begin, spec, settings))) as results:
+            for result in results:
+                writer.add(result.rows)
+                cost.add(result.cost)
+                good = [row for row in result.rows if row["status"] == "ok"]
+                clips += len(good)
+                seconds += sum(row["n_frames"] for row in good) / spec.fps
+                refused += [row for row in result.rows if row["status"] != "ok"]
+                bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
+                bar.update()
+    return PrepareResult(len(by_key), clips, seconds, refused, cost)
 
 
-def _list_inputs(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """(root, video) of every file, once, in an order that all jobs of an array agree upon."""
-    from syncdisc_plugin.media import list_videos
+def _engine(settings: PrepareSettings) -> Callable[[Sequence[Job], Begin], Results]:
+    if settings.engine == "local":
+        return partial(run_local, workers=settings.workers)
+    from syncdisc_plugin.data.ray_pool import require_ray, run_ray
 
-    found = {os.path.realpath(v): (root, v) for root in roots for v in list_videos([root])}
-    if not found:
-        names = ", ".join(str(r) for r in roots)
-        raise MediaError(f"videos: no video file in {names}. Give files, or folders of videos.")
-
-    def place(item: tuple[Path, Path]) -> tuple[str, str]:
-        # By the name below the root first: other machines may see the root elsewhere.
-        root, video = item
-        return video.relative_to(root if root.is_dir() else root.parent).as_posix(), str(video)
-
-    return sorted(found.values(), key=place)
-
-
-@dataclass(frozen=True)
-class _Job:
-    key: str
-    path: str
-    speaker: str
-    store: str
-
-
-def _read_speakers(path: Path | None) -> dict[Path, str]:
-    if path is None:
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
-        reader = csv.DictReader(file)
-        if not {"path", "speaker"} <= set(reader.fieldnames or ()):
-            raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        return {(path.parent / row["path"]).resolve(): row["speaker"] for row in reader}
-
-
-def _folder_speaker(root: Path, video: Path) -> str:
-    if root.is_dir():
-        inside = video.parent.relative_to(root).parts
-        return inside[0] if inside else root.resolve().name
-    return video.resolve().parent.name
+    require_ray()  # before anything is written
+    return partial(
+        run_ray,
+        workers=settings.workers,
+        address=settings.ray_address,
+        gpu=settings.device.startswith("cuda"),
+    )
 
 
 def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
@@ -164,74 +155,37 @@ def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 
 
-def _run(
-    jobs: Sequence[_Job], spec: ClipSpec, settings: PrepareSettings
-) -> Iterator[list[dict[str, Any]]]:
-    """Rows of each job as it ends. A job that kills its process is refused, the rest goes on."""
-    workers = min(settings.workers or os.cpu_count() or 1, len(jobs))
-    waiting, alone = list(reversed(jobs)), False
-    suspects: list[_Job] = []
-    while waiting or suspects:
-        if not waiting:
-            waiting, suspects, alone = [suspects.pop()], suspects, True
-        pool = ProcessPoolExecutor(
-            1 if alone else workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(spec, settings),
-        )
-        running: dict[Future[list[dict[str, Any]]], _Job] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2 * workers:
-                    running[pool.submit(_prepare_video, waiting[-1])] = waiting[-1]
-                    waiting.pop()  # only now: submit itself raises when the pool is broken
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    rows = done.result()
-                    del running[done]
-                    yield rows
-        except BrokenProcessPool:
-            # One of those in flight took the process down: each is tried again by itself.
-            if alone:
-                (job,) = running.values()
-                yield [refused_row(job.key, job.path, "the decoder crashed on this file")]
-            else:
-                suspects += running.values()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        alone = False
-
-
 class _Worker:
     """What a process keeps between videos."""
 
     spec: ClipSpec
     settings: PrepareSettings
     detect: Detector
+    cost: Cost
 
 
-def _start_worker(spec: ClipSpec, settings: PrepareSettings) -> None:
+def _begin(spec: ClipSpec, settings: PrepareSettings) -> Work:
+    """In a worker, once: load the detector; give what does a job."""
     import cv2
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     _Worker.spec, _Worker.settings = spec, settings
     _Worker.detect = load_detector(
         settings.detector, models=settings.models, device=settings.device
     )
+    return _do
 
 
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers: they would wait for it for ever."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+def _do(job: Job) -> Done:
+    _Worker.cost = Cost()
+    rows = _prepare_video(job)
+    _Worker.cost.peak_mb = peak_memory_mb()
+    return Done(rows, _Worker.cost)
 
 
-def _prepare_video(job: _Job) -> list[dict[str, Any]]:
+def _prepare_video(job: Job) -> list[dict[str, Any]]:
     """Rows of one video. The one place where any exception becomes a row."""
     try:
         return _clips_of(job)
@@ -245,9 +199,9 @@ def _prepare_video(job: _Job) -> list[dict[str, Any]]:
         return [refused_row(job.key, job.path, reason)]
 
 
-def _clips_of(job: _Job) -> list[dict[str, Any]]:
+def _clips_of(job: Job) -> list[dict[str, Any]]:
     spec = _Worker.spec
-    footage = Footage(Path(job.path), _Worker.detect, spec, _Worker.settings.track)
+    footage = Footage(Path(job.path), _Worker.detect, spec, _Worker.settings.track, _Worker.cost)
     rows: list[dict[str, Any]] = []
     pending: dict[str, np.ndarray] = {}
     held = part = 0
@@ -268,10 +222,12 @@ def _clips_of(job: _Job) -> list[dict[str, Any]]:
         rows.append(clip_row(job.key, clip))
         held += track.n_frames
         if held >= SHARD_FRAMES:
-            write_shard(Path(job.store), f"{job.key}-{part}", pending)
+            with _Worker.cost.step("write"):
+                write_shard(Path(job.store), f"{job.key}-{part}", pending)
             pending, held, part = {}, 0, part + 1
     if pending:
-        write_shard(Path(job.store), f"{job.key}-{part}", pending)
+        with _Worker.cost.step("write"):
+            write_shard(Path(job.store), f"{job.key}-{part}", pending)
     # Known only now: how far the file could be decoded.
     return [{**row, "note": footage.recording.note or ""} for row in rows]
 
@@ -283,11 +239,20 @@ class Footage:
         MediaError: it cannot be decoded, or its audio is silent.
     """
 
-    def __init__(self, path: Path, detect: Detector, spec: ClipSpec, track: TrackSettings) -> None:
+    def __init__(
+        self,
+        path: Path,
+        detect: Detector,
+        spec: ClipSpec,
+        track: TrackSettings,
+        cost: Cost | None = None,
+    ) -> None:
         from syncdisc_plugin.media import decode
 
         self.path, self.detect, self.spec, self.track = path, detect, spec, track
-        self.recording = decode(path, fps=spec.fps, sample_rate_hz=spec.mel.sample_rate_hz)
+        self.cost = Cost() if cost is None else cost
+        with self.cost.step("decode"):
+            self.recording = decode(path, fps=spec.fps, sample_rate_hz=spec.mel.sample_rate_hz)
         power = float(np.mean(np.square(self.recording.audio)))
         self.loudness_db = 10 * float(np.log10(max(1e-12, power)))
         if self.loudness_db < SILENT_DB:
@@ -304,17 +269,19 @@ class Footage:
         """
         spec, tally, found = self.spec, TrackTally(), False
         tracks = follow(
-            self.recording.frames(),
-            self.detect,
+            self.cost.each("decode", self.recording.frames()),
+            self.cost.timed("detect", self.detect),
             self.track,
             face_px=spec.face_px,
             margin=spec.margin,
             tally=tally,
         )
-        for track in tracks:
+        for track in self.cost.each("crop", tracks):
             found = True
             audio = _audio_of(self.recording.audio, track.start_frame, track.n_frames, spec)
-            yield track, _tensors(track.crops, audio, spec)
+            with self.cost.step("mel"):
+                tensors = _tensors(track.crops, audio, spec)
+            yield track, tensors
         if not found:
             reason = f"{self.path}: {_why_no_clip(tally, self.track)}"
             note = self.recording.note
