@@ -21,7 +21,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from syncdisc_plugin.data.store import Clip, StoreWriter, clip_row, refused_row, write_shard
+from syncdisc_plugin.data.store import (
+    Clip,
+    StoreWriter,
+    clip_row,
+    refused_row,
+    shard_path,
+    write_shard,
+)
 from syncdisc_plugin.errors import FaceError, MediaError, SyncDiscError
 from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow, load_detector
 from syncdisc_plugin.spec import ClipSpec
@@ -29,7 +36,11 @@ from syncdisc_plugin.timing import sample_of_frame
 
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 SILENT_DB = -60.0
-_NOT_THE_VIDEOS_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS)
+# EFBIG is a limit on the size of files, here of the shard.
+_NOT_THE_VIDEOS_FAULT = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EMFILE, errno.ENFILE),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ def prepare(
     with StoreWriter(out, spec) as writer:
         by_key, done = {}, writer.done
         for root, video in videos:
-            speaker = speakers.get(video.resolve()) or _folder_speaker(root, video)
+            speaker = speakers.get(_real(video)) or _folder_speaker(root, video)
             key = _content_key(video, spec, settings)
             if key not in done:
                 by_key[key] = _Job(key, str(video), speaker, str(out))
@@ -144,23 +155,35 @@ def _read_speakers(path: Path | None) -> dict[Path, str]:
         reader = csv.DictReader(file)
         if not {"path", "speaker"} <= set(reader.fieldnames or ()):
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        return {(path.parent / row["path"]).resolve(): row["speaker"] for row in reader}
+        return {_real(path.parent / row["path"]): row["speaker"] for row in reader}
 
 
 def _folder_speaker(root: Path, video: Path) -> str:
     if root.is_dir():
         inside = video.parent.relative_to(root).parts
-        return inside[0] if inside else root.resolve().name
-    return video.resolve().parent.name
+        return inside[0] if inside else _real(root).name
+    return _real(video).parent.name
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads. Unlike `resolve`, it takes a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
-    """Changes when the file, the spec or what decides the crops changes."""
-    stat = video.stat()
+    """Changes when the file, the spec or what decides the crops changes.
+
+    What cannot be looked at has a key too: it ends as a row, and is tried again when it can be.
+    """
+    try:
+        stat = video.stat()
+        state = [stat.st_size, stat.st_mtime_ns]
+    except OSError as error:
+        state = [0, -(error.errno or 1)]
     # "auto" is another detector on another device.
     detector = f"{settings.detector}@{settings.device.split(':')[0]}"
     how = [detector, asdict(settings.track)]
-    what = [str(video.resolve()), stat.st_size, stat.st_mtime_ns, spec.to_json(), how]
+    what = [str(_real(video)), *state, spec.to_json(), how]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 
 
@@ -234,15 +257,33 @@ def _end_with_parent() -> None:
 def _prepare_video(job: _Job) -> list[dict[str, Any]]:
     """Rows of one video. The one place where any exception becomes a row."""
     try:
-        return _clips_of(job)
+        rows = _clips_of(job)
     except SyncDiscError as error:
-        return [refused_row(job.key, job.path, str(error))]
+        rows = [refused_row(job.key, job.path, str(error))]
     except Exception as error:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_THE_VIDEOS_FAULT:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        return [refused_row(job.key, job.path, reason)]
+        rows = [refused_row(job.key, job.path, reason)]
+    return _if_unchanged(job, rows)
+
+
+def _if_unchanged(job: _Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows; of a file that is no longer what its key says, a refusal.
+
+    Sound and picture are read one after the other: they may be of two different files then. Its
+    new state has another key, so that the next run does it again.
+    """
+    if _content_key(Path(job.path), _Worker.spec, _Worker.settings) == job.key:
+        return rows
+    for shard in {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}:
+        shard_path(Path(job.store), shard).unlink(missing_ok=True)
+    reason = (
+        f"{job.path}: was written to, replaced or deleted after it was listed. "
+        "Run the same command again when nothing writes to it."
+    )
+    return [refused_row(job.key, job.path, reason)]
 
 
 def _clips_of(job: _Job) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +28,30 @@ def why(exc: BaseException) -> str:
     return getattr(exc, "strerror", None) or str(exc)
 
 
+_FIX = {
+    errno.ENOENT: "It was moved or deleted, or is a link to what is no longer there.",
+    errno.ENOTDIR: "It is a link to what is no longer there.",
+    errno.ELOOP: "It is a link that leads back to itself: remove it.",
+    errno.ENAMETOOLONG: "It is a link to a name that no file can have: remove it.",
+    errno.EACCES: "Give yourself the right to read it.",
+    errno.EPERM: "Give yourself the right to read it.",
+}
+
+
+def fix(exc: BaseException) -> str:
+    """What most likely mends it."""
+    return _FIX.get(getattr(exc, "errno", 0) or 0, "Check that it is complete and plays.")
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """Open `path` for reading; what FFmpeg raises inside becomes one clear line."""
+    # To open a pipe is to wait for ever, and a device may never end.
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
+        raise MediaError(
+            f"{path}: {what}, no video file. Give files, or take it out of the folder."
+        )
     # A title in another encoding must not make a good video unreadable (PyAV 19 sees to it).
     is_strict = int(av.__version__.split(".")[0]) < 19
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
@@ -36,9 +59,7 @@ def opened(path: Path) -> Iterator[Any]:
         with av.open(str(path), **lenient) as container:
             yield container
     except BROKEN as exc:
-        raise MediaError(
-            f"{path}: cannot be read as a video ({why(exc)}). Check that it is complete and plays."
-        ) from exc
+        raise MediaError(f"{path}: cannot be read as a video ({why(exc)}). {fix(exc)}") from exc
 
 
 def pick_stream(streams: Sequence[Any]) -> Any:
