@@ -25,6 +25,7 @@ from syncdisc_plugin.media.container import (
     opened,
     pick_stream,
     pictures,
+    trimmed_s,
     why,
 )
 
@@ -87,6 +88,8 @@ class Recording:
     """Samples per second of `audio`."""
     threads: int
     """Threads that decode the picture; 0 = one per core."""
+    trimmed_s: float = 0.0
+    """What the decoder's times of the picture lack, as `trimmed_s` of `container` found it."""
     note: str | None = None
     """Why less than the whole file was read; None when all is well. Final after `frames`."""
 
@@ -117,7 +120,7 @@ class Recording:
             stream = pick_stream(container.streams.video)
             try:
                 for time_s, picture in pictures(container, stream, self.threads):
-                    time_s -= self.start_s
+                    time_s += self.trimmed_s - self.start_s
                     if shown and time_s - shown[0] > MAX_GAP_S:
                         raise ValueError(f"timestamps jump by {time_s - shown[0]:.0f} s")
                     while shown and f < n_audio and f / self.fps <= (shown[0] + time_s) / 2:
@@ -188,11 +191,12 @@ def decode(
         reached_s = {video.index: picture_end_s + 1 / source_fps, audio.index: sound.end_s}
         note = note or _truncation(container, reached_s)
         turns = round(first.rotation / 90) % 4
+        late_s = trimmed_s(path)
         source = Source(
             width=first.height if turns % 2 else first.width,
             height=first.width if turns % 2 else first.height,
             fps=source_fps,
-            video_start_s=first.time,
+            video_start_s=first.time + late_s,
             audio_start_s=sound.runs[0][0],
             audio_rate_hz=sound.rate_in_hz,
             n_audio_streams=len(container.streams.audio),
@@ -204,7 +208,7 @@ def decode(
     heard = sound.from_time(start_s)
     if not len(heard):
         raise MediaError(f"{path}: the sound ends before the picture begins. Re-mux the file.")
-    return Recording(path, source, start_s, heard, fps, sample_rate_hz, threads, note)
+    return Recording(path, source, start_s, heard, fps, sample_rate_hz, threads, late_s, note)
 
 
 def _check_size(path: Path, picture: Any) -> None:
