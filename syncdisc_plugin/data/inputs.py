@@ -39,12 +39,17 @@ def read_speakers(path: Path | None) -> dict[Path, str]:
         reader = csv.DictReader(file)
         if not {"path", "speaker"} <= set(reader.fieldnames or ()):
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        return {(path.parent / row["path"]).resolve(): row["speaker"] for row in reader}
+        return {real(path.parent / row["path"]): row["speaker"] for row in reader}
 
 
 def folder_speaker(root: Path, video: Path) -> str:
     """The first folder below the root that was given, or that root itself."""
     if root.is_dir():
         inside = video.parent.relative_to(root).parts
-        return inside[0] if inside else root.resolve().name
-    return video.resolve().parent.name
+        return inside[0] if inside else real(root).name
+    return real(video).parent.name
+
+
+def real(path: Path) -> Path:
+    """Where a path leads. Unlike `resolve`, it takes a link that leads to itself."""
+    return Path(os.path.realpath(path))

@@ -17,9 +17,16 @@ import numpy as np
 from tqdm import tqdm
 
 from syncdisc_plugin.data.cost import Cost, peak_memory_mb
-from syncdisc_plugin.data.inputs import folder_speaker, list_inputs, read_speakers
+from syncdisc_plugin.data.inputs import folder_speaker, list_inputs, read_speakers, real
 from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
-from syncdisc_plugin.data.store import Clip, StoreWriter, clip_row, refused_row, write_shard
+from syncdisc_plugin.data.store import (
+    Clip,
+    StoreWriter,
+    clip_row,
+    refused_row,
+    shard_path,
+    write_shard,
+)
 from syncdisc_plugin.errors import FaceError, MediaError, SyncDiscError
 from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow, load_detector
 from syncdisc_plugin.spec import ClipSpec
@@ -28,7 +35,11 @@ from syncdisc_plugin.timing import sample_of_frame
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 SILENT_DB = -60.0
 Engine = Literal["local", "ray"]
-_NOT_THE_VIDEOS_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS)
+# EFBIG is a limit on the size of files, here of the shard.
+_NOT_THE_VIDEOS_FAULT = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EMFILE, errno.ENFILE),
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ def prepare(
     with StoreWriter(out, spec) as writer:
         by_key, done = {}, writer.done
         for root, video in videos:
-            speaker = speakers.get(video.resolve()) or folder_speaker(root, video)
+            speaker = speakers.get(real(video)) or folder_speaker(root, video)
             key = _content_key(video, spec, settings)
             if key not in done:
                 by_key[key] = Job(key, str(video), speaker, str(out))
@@ -146,12 +157,19 @@ def _engine(settings: PrepareSettings) -> Callable[[Sequence[Job], Begin], Resul
 
 
 def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
-    """Changes when the file, the spec or what decides the crops changes."""
-    stat = video.stat()
+    """Changes when the file, the spec or what decides the crops changes.
+
+    What cannot be looked at has a key too: it ends as a row, and is tried again when it can be.
+    """
+    try:
+        stat = video.stat()
+        state = [stat.st_size, stat.st_mtime_ns]
+    except OSError as error:
+        state = [0, -(error.errno or 1)]
     # "auto" is another detector on another device.
     detector = f"{settings.detector}@{settings.device.split(':')[0]}"
     how = [detector, asdict(settings.track)]
-    what = [str(video.resolve()), stat.st_size, stat.st_mtime_ns, spec.to_json(), how]
+    what = [str(real(video)), *state, spec.to_json(), how]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 
 
@@ -188,15 +206,33 @@ def _do(job: Job) -> Done:
 def _prepare_video(job: Job) -> list[dict[str, Any]]:
     """Rows of one video. The one place where any exception becomes a row."""
     try:
-        return _clips_of(job)
+        rows = _clips_of(job)
     except SyncDiscError as error:
-        return [refused_row(job.key, job.path, str(error))]
+        rows = [refused_row(job.key, job.path, str(error))]
     except Exception as error:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_THE_VIDEOS_FAULT:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        return [refused_row(job.key, job.path, reason)]
+        rows = [refused_row(job.key, job.path, reason)]
+    return _if_unchanged(job, rows)
+
+
+def _if_unchanged(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows; of a file that is no longer what its key says, a refusal.
+
+    Sound and picture are read one after the other: they may be of two different files then. Its
+    new state has another key, so that the next run does it again.
+    """
+    if _content_key(Path(job.path), _Worker.spec, _Worker.settings) == job.key:
+        return rows
+    for shard in {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}:
+        shard_path(Path(job.store), shard).unlink(missing_ok=True)
+    reason = (
+        f"{job.path}: was written to, replaced or deleted after it was listed. "
+        "Run the same command again when nothing writes to it."
+    )
+    return [refused_row(job.key, job.path, reason)]
 
 
 def _clips_of(job: Job) -> list[dict[str, Any]]:

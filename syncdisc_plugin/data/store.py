@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -224,9 +225,17 @@ def shard_path(root: Path, shard: str) -> Path:
 
 
 def write_shard(root: Path, key: str, tensors: dict[str, np.ndarray]) -> None:
-    """Write one shard atomically."""
+    """Write one shard atomically. Raises OSError where it cannot be, of a full disk too."""
     with replacing(shard_path(root, key)) as temp:
-        save_file(tensors, temp)
+        try:
+            save_file(tensors, temp)
+        except SafetensorError as error:
+            # Its text is all that says so, and a full disk is no fault of the video.
+            if found := re.search(r"os error (\d+)", str(error)):
+                number = int(found[1])
+                path = str(shard_path(root, key))
+                raise OSError(number, os.strerror(number), path) from error
+            raise
 
 
 def clip_row(key: str, clip: Clip) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,19 +28,41 @@ def why(exc: BaseException) -> str:
     return getattr(exc, "strerror", None) or str(exc)
 
 
+_FIX = {
+    errno.ENOENT: "It was moved or deleted, or is a link to what is no longer there.",
+    errno.ENOTDIR: "It is a link to what is no longer there.",
+    errno.ELOOP: "It is a link that leads back to itself: remove it.",
+    errno.ENAMETOOLONG: "It is a link to a name that no file can have: remove it.",
+    errno.EACCES: "Give yourself the right to read it.",
+    errno.EPERM: "Give yourself the right to read it.",
+}
+
+
+def fix(exc: BaseException) -> str:
+    """What most likely mends it."""
+    return _FIX.get(getattr(exc, "errno", 0) or 0, "Check that it is complete and plays.")
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open `path` for reading; what FFmpeg raises inside becomes one clear line."""
+def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
+    """Open `path` for reading; what FFmpeg raises inside becomes one clear line.
+
+    `options` are FFmpeg's, of the container.
+    """
+    # To open a pipe is to wait for ever, and a device may never end.
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
+        raise MediaError(
+            f"{path}: {what}, no video file. Give files, or take it out of the folder."
+        )
     # A title in another encoding must not make a good video unreadable (PyAV 19 sees to it).
     is_strict = int(av.__version__.split(".")[0]) < 19
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
     try:
-        with av.open(str(path), **lenient) as container:
+        with av.open(str(path), options=options, **lenient) as container:
             yield container
     except BROKEN as exc:
-        raise MediaError(
-            f"{path}: cannot be read as a video ({why(exc)}). Check that it is complete and plays."
-        ) from exc
+        raise MediaError(f"{path}: cannot be read as a video ({why(exc)}). {fix(exc)}") from exc
 
 
 def pick_stream(streams: Sequence[Any]) -> Any:
@@ -55,6 +79,35 @@ def decoded(packet: av.Packet, strict: bool) -> list[Any]:
         if strict:
             raise
         return []
+
+
+def trimmed_s(path: Path) -> float:
+    """By how much FFmpeg shows the picture of a trimmed MP4 too early, in seconds; else 0.
+
+    Cutting without re-encoding leaves frames before the cut, and an edit list that hides them.
+    FFmpeg then moves the first frame behind the cut to the cut itself, and all others with it: up
+    to a frame, and the sound stays. Read without hiding, the same packet has its true time.
+    """
+    with opened(path) as hiding, opened(path, {"advanced_editlist": "0"}) as plain:
+        stream = pick_stream(hiding.streams.video)
+        if "mov" not in hiding.format.name.split(",") or stream is None:
+            return 0.0
+        try:
+            is_hidden = False
+            for packet in hiding.demux(stream):
+                if packet.is_discard or packet.pts is None:
+                    is_hidden = True
+                    continue
+                if not is_hidden:
+                    return 0.0
+                for same in plain.demux(plain.streams[stream.index]):
+                    if same.pos == packet.pos and same.pts is not None:
+                        late_s = float((same.pts - packet.pts) * packet.time_base)
+                        return late_s if 0 < late_s < 1 else 0.0
+                return 0.0
+        except BROKEN:  # Whoever decodes it says what is wrong.
+            return 0.0
+    return 0.0
 
 
 def pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float, av.VideoFrame]]:

@@ -25,6 +25,7 @@ from syncdisc_plugin.media.container import (
     opened,
     pick_stream,
     pictures,
+    trimmed_s,
     why,
 )
 
@@ -36,6 +37,11 @@ VIDEO_SUFFIXES = frozenset((
 # fmt: on
 # Less than this missing at the end is the header's rounding, not a truncated file.
 MAX_MISSING_S = 0.5
+# Damaged headers claim anything, and memory is taken by what they claim.
+MAX_PIXELS = 8192 * 4352
+AUDIO_RATES_HZ = (1000, 768_000)
+# Streams that pause send nothing meanwhile; more silence than this per second of sound is damage.
+MAX_SILENCE_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Recording:
     """Samples per second of `audio`."""
     threads: int
     """Threads that decode the picture; 0 = one per core."""
+    trimmed_s: float = 0.0
+    """What the decoder's times of the picture lack, as `trimmed_s` of `container` found it."""
     note: str | None = None
     """Why less than the whole file was read; None when all is well. Final after `frames`."""
 
@@ -112,7 +120,9 @@ class Recording:
             stream = pick_stream(container.streams.video)
             try:
                 for time_s, picture in pictures(container, stream, self.threads):
-                    time_s -= self.start_s
+                    time_s += self.trimmed_s - self.start_s
+                    if shown and time_s - shown[0] > MAX_GAP_S:
+                        raise ValueError(f"timestamps jump by {time_s - shown[0]:.0f} s")
                     while shown and f < n_audio and f / self.fps <= (shown[0] + time_s) / 2:
                         yield pixels(shown[1])
                         f += 1
@@ -144,7 +154,7 @@ def decode(
         MediaError: Not a readable video, or one without picture or sound.
     """
     path = Path(path)
-    if path.is_file() and not path.stat().st_size:
+    if os.path.isfile(path) and not os.path.getsize(path):
         raise MediaError(f"{path}: the file is empty. Copy or download it again.")
     sound = _Sound(sample_rate_hz)
     first: av.VideoFrame | None = None
@@ -155,6 +165,7 @@ def decode(
             raise MediaError(f"{path}: no video stream. Give a file with picture and sound.")
         if audio is None:
             raise MediaError(f"{path}: no audio stream. Give a file with picture and sound.")
+        _check_size(path, video.codec_context)
         video.codec_context.thread_count = threads
         try:
             for packet in container.demux(video, audio):
@@ -165,22 +176,27 @@ def decode(
                 if packet.pts is not None:
                     picture_end_s = max(picture_end_s, float(packet.pts * packet.time_base))
                 if first is None:
-                    first = next(iter(decoded(packet, strict=False)), None)
+                    # `frames` leaves those without a time out too.
+                    timed = (f for f in decoded(packet, strict=False) if f.time is not None)
+                    first = next(timed, None)
         except BROKEN as exc:
             note = f"sound: stopped at {sound.end_s:.2f} s: {why(exc)}"
         if first is None or first.time is None:
-            raise MediaError(f"{path}: no frame can be decoded. Re-encode the file.")
+            raise MediaError(f"{path}: no frame with a time can be decoded. Re-encode the file.")
+        _check_size(path, first)
         if not sound.runs:
-            raise MediaError(f"{path}: no sound can be decoded. Re-encode the file.")
+            because = f" ({note})" if note else ""
+            raise MediaError(f"{path}: no sound can be decoded{because}. Re-encode the file.")
         source_fps = float(video.average_rate or video.guessed_rate or fps)
         reached_s = {video.index: picture_end_s + 1 / source_fps, audio.index: sound.end_s}
         note = note or _truncation(container, reached_s)
         turns = round(first.rotation / 90) % 4
+        late_s = trimmed_s(path)
         source = Source(
             width=first.height if turns % 2 else first.width,
             height=first.width if turns % 2 else first.height,
             fps=source_fps,
-            video_start_s=first.time,
+            video_start_s=first.time + late_s,
             audio_start_s=sound.runs[0][0],
             audio_rate_hz=sound.rate_in_hz,
             n_audio_streams=len(container.streams.audio),
@@ -192,7 +208,16 @@ def decode(
     heard = sound.from_time(start_s)
     if not len(heard):
         raise MediaError(f"{path}: the sound ends before the picture begins. Re-mux the file.")
-    return Recording(path, source, start_s, heard, fps, sample_rate_hz, threads, note)
+    return Recording(path, source, start_s, heard, fps, sample_rate_hz, threads, late_s, note)
+
+
+def _check_size(path: Path, picture: Any) -> None:
+    """Refuse pictures that would fill the memory; 8K is the largest that passes."""
+    if picture.width * picture.height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: {picture.width} x {picture.height} pixels, more than 8K. "
+            "Scale it down, or re-encode the file if it is not as large as that."
+        )
 
 
 def list_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -235,6 +260,7 @@ class _Sound:
         self.rate_hz = rate_hz
         self.rate_in_hz = 0
         self.end_s = 0.0
+        self._heard_s = self._silent_s = 0.0
         self.runs: list[tuple[float, list[np.ndarray]]] = []
         self._resampler: av.AudioResampler | None = None
         self._form: tuple[Any, ...] = ()
@@ -242,11 +268,17 @@ class _Sound:
 
     def add(self, frame: av.AudioFrame) -> None:
         """Append a frame. Raises ValueError where its timestamp cannot belong to this file."""
+        if frame.time is None and not self.runs:
+            return  # Where it belongs is not known yet.
+        if not AUDIO_RATES_HZ[0] <= frame.sample_rate <= AUDIO_RATES_HZ[1]:
+            raise ValueError(f"{frame.sample_rate} samples per second cannot be")
         time_s = self.end_s if frame.time is None else frame.time
         form = frame.sample_rate, frame.layout.name, frame.format.name
         if form != self._form or abs(time_s - self.end_s) > JITTER_S:
-            if self.runs and time_s - self.end_s > MAX_GAP_S:
-                raise ValueError(f"timestamps jump by {time_s - self.end_s:.0f} s")
+            gap_s = time_s - self.end_s if self.runs else 0.0
+            self._silent_s += max(0.0, gap_s)
+            if gap_s > MAX_GAP_S or self._silent_s > MAX_GAP_S + MAX_SILENCE_SHARE * self._heard_s:
+                raise ValueError(f"timestamps jump by {gap_s:.0f} s")
             self._flush()
             self._form, self._n_in = form, 0
             # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
@@ -255,6 +287,7 @@ class _Sound:
             self.runs.append((time_s, []))
         self.rate_in_hz = frame.sample_rate
         self._n_in += frame.samples
+        self._heard_s += frame.samples / frame.sample_rate
         self.end_s = self.runs[-1][0] + self._n_in / frame.sample_rate
         self._resample(frame)
 
@@ -295,7 +328,8 @@ def _truncation(container: Any, reached_s: dict[int, float]) -> str | None:
     if len(announced_s) < len(reached_s):  # Matroska and FLV know one duration for all streams.
         if not container.duration:
             return None
-        end_s = ((container.start_time or 0) + container.duration) / av.time_base
+        # Some writers count from the file's zero, some from its start: the lesser is believed.
+        end_s = (min(0, container.start_time or 0) + container.duration) / av.time_base
         announced_s, reached_s = {0: end_s}, {0: max(reached_s.values())}
     for index, end_s in announced_s.items():
         if end_s - reached_s[index] > MAX_MISSING_S:
