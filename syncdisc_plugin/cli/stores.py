@@ -37,7 +37,8 @@ def store(args: Sequence[str]) -> int:
         raise SystemExit(0)
     if name not in _COMMANDS:
         given = f"got {name!r}" if name else "got nothing"
-        raise StoreError(f"expected merge, verify, stats or judge, {given}. See syncdisc store --help.")
+        known = ", ".join(_COMMANDS)
+        raise StoreError(f"expected one of {known}; {given}. See syncdisc store --help.")
     return _COMMANDS[name](args[1:])
 
 

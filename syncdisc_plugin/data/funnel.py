@@ -1,4 +1,4 @@
-"""What becomes of footage: inputs -> face tracks -> long enough -> chosen, and why the rest did not.
+"""What becomes of footage: inputs -> face tracks -> long enough -> chosen, and why the rest not.
 
 From the manifest's rows alone: nothing is decoded, and a store without a clip has a funnel, too.
 """
@@ -98,10 +98,11 @@ def _short(count: int, seconds: float, seen: Rows) -> list[Loss]:
 
 
 def _failures(chosen: Chosen, fps: int) -> list[Loss]:
-    return _sorted(
-        Loss(why, n, _minutes(sum(c.n_frames for c, names in chosen.left_out if why in names) / fps))
-        for why, n in chosen.reasons.items()
-    )
+    frames = {
+        why: sum(clip.n_frames for clip, names in chosen.left_out if why in names)
+        for why in chosen.reasons
+    }
+    return _sorted(Loss(why, n, _minutes(frames[why] / fps)) for why, n in chosen.reasons.items())
 
 
 def _sorted(losses: Iterable[Loss]) -> list[Loss]:

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
+from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.split import Split, some_frames, split_store
@@ -37,6 +38,8 @@ class EvaluateSettings:
     about: Path | None = None
     """CSV with a column path (relative to it) and columns of words, such as language: figures of
     each word's clips."""
+    choose: Choice = Choice()
+    """Which clips are judged."""
 
 
 def evaluate_store(
@@ -105,7 +108,10 @@ def _evaluate(
     settings: EvaluateSettings,
     models: Path | None,
 ) -> dict[str, Any]:
-    store = seen_by(store, net.spec)
+    chosen = choose(clips, store.root, store.spec.fps, settings.choose)
+    if clips and not chosen.clips:
+        raise StoreError(f"--choose: nothing is left: {chosen.note}. Ask for less.")
+    clips, store = chosen.clips, seen_by(store, net.spec)
     tally = _tally(net, store, clips, "evaluate")
     judged = [e.clip for e in tally.clips]
     names = group_names(store, judged, settings.about, models)
@@ -116,6 +122,8 @@ def _evaluate(
         "groups": {name: tally.group(values) for name, values in names.items()},
         "clips": [_clip_row(e, tally, i) for i, e in enumerate(tally.clips)],
     }
+    if settings.choose.asked:
+        found["left_out"] = len(chosen.left_out)
     if settings.condition_minutes > 0:
         found["conditions"] = _conditions(net, store, judged, settings.condition_minutes)
     return found

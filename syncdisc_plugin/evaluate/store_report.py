@@ -24,49 +24,36 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Measure:
-    """Something that every clip has a figure of, or not."""
+    """Something that a clip has a figure of, or not."""
 
+    name: str
+    """Its field of `Clip` or of a judged row; "seconds" is reckoned."""
     label: str
-    value: Callable[[Clip, Row, int], float | None]  # of the clip, its judged row, the store's fps
-    unit: str
+    unit: str = ""
     limit: str = ""
     """The field of `Choice` that bounds it."""
-    sheet: bool = False
-    """Whether its worst and best mouths are shown."""
-    low_is_bad: bool = True
+    worst: str = ""
+    """low or high: which end of it is shown as the worst mouths; empty: none are shown."""
+
+    def of(self, clip: Clip, row: Row, fps: int) -> float | None:
+        """Its figure of a clip; `row` is the clip's judged row, empty where it was not judged."""
+        if self.name == "seconds":
+            return clip.n_frames / fps
+        if self.name == "source_fps":
+            return clip.source_fps or None
+        return row.get(self.name, getattr(clip, self.name, None))
 
 
 _MEASURES = (
-    _Measure("length, s", lambda c, _, fps: c.n_frames / fps, " s", "min_seconds"),
-    _Measure(
-        "side of the face in the source, px",
-        lambda c, *_: c.face_px,
-        " px",
-        "min_face_px",
-        sheet=True,
-    ),
-    _Measure(
-        "turn of the head, degrees",
-        lambda c, *_: c.turn_deg,
-        "°",
-        "max_turn_deg",
-        sheet=True,
-        low_is_bad=False,
-    ),
-    _Measure("sharpness", lambda c, *_: c.sharpness, "", "min_sharpness", sheet=True),
-    _Measure(
-        "score of the face detector", lambda c, *_: c.face_score, "", "min_face_score", sheet=True
-    ),
-    _Measure("loudness, dB below full scale", lambda c, *_: c.loudness_db, " dB", "min_loudness_db"),
-    _Measure(
-        "frames per second of the source", lambda c, *_: c.source_fps or None, "", "min_source_fps"
-    ),
-    _Measure(
-        "offset in frames (> 0: audio early)", lambda _, row, __: row.get("offset_frames"), ""
-    ),
-    _Measure(
-        "confidence", lambda _, row, __: row.get("confidence"), "", "min_confidence", sheet=True
-    ),
+    _Measure("seconds", "length, s", " s", "min_seconds"),
+    _Measure("face_px", "side of the face in the source, px", " px", "min_face_px", "low"),
+    _Measure("turn_deg", "turn of the head, degrees", "°", "max_turn_deg", "high"),
+    _Measure("sharpness", "sharpness", "", "min_sharpness", "low"),
+    _Measure("face_score", "score of the face detector", "", "min_face_score", "low"),
+    _Measure("loudness_db", "loudness, dB below full scale", " dB", "min_loudness_db"),
+    _Measure("source_fps", "frames per second of the source", "", "min_source_fps"),
+    _Measure("offset_frames", "offset in frames (> 0: audio early)"),
+    _Measure("confidence", "confidence", "", "min_confidence", "low"),
 )
 
 
@@ -161,9 +148,7 @@ def _choice(choice: Choice, chosen: Chosen) -> str:
     return f"<p>{escape(why)}.</p>{table('Thresholds', ['Threshold', 'Value'], asked)}"
 
 
-def _histograms(
-    chosen: Chosen, judged: Mapping[str, Row], fps: int, choice: Choice
-) -> str:
+def _histograms(chosen: Chosen, judged: Mapping[str, Row], fps: int, choice: Choice) -> str:
     drawn = []
     for measure in _MEASURES:
         kept = _values(measure, chosen.clips, judged, fps)
@@ -181,16 +166,16 @@ def _histograms(
 def _values(
     measure: _Measure, clips: Iterable[Clip], judged: Mapping[str, Row], fps: int
 ) -> list[float]:
-    found = (measure.value(clip, judged.get(clip.id, {}), fps) for clip in clips)
+    found = (measure.of(clip, judged.get(clip.id, {}), fps) for clip in clips)
     return [float(value) for value in found if value is not None]
 
 
 def _mouths(store: ClipStore, clips: Sequence[Clip], judged: Mapping[str, Row]) -> str:
     out = []
     for measure in _MEASURES:
-        if not measure.sheet:
+        if not measure.worst:
             continue
-        pairs = [(c, measure.value(c, judged.get(c.id, {}), store.spec.fps)) for c in clips]
+        pairs = [(c, measure.of(c, judged.get(c.id, {}), store.spec.fps)) for c in clips]
         known = [(clip, float(value)) for clip, value in pairs if value is not None]
         if known:
             sheet = contact_sheet(
@@ -198,7 +183,7 @@ def _mouths(store: ClipStore, clips: Sequence[Clip], judged: Mapping[str, Row]) 
                 [clip for clip, _ in known],
                 [value for _, value in known],
                 measure.unit,
-                measure.low_is_bad,
+                measure.worst == "low",
             )
             out.append(f"<h3>By {measure.label.split(',')[0]}</h3>{sheet}")
     return "<p>The middle frame of each clip, below the nose.</p>" + "".join(out)
@@ -208,8 +193,8 @@ def _speaking(clips: Sequence[Clip], judged: Mapping[str, Row]) -> str:
     found = [(clip, judged[clip.id]) for clip in clips if clip.id in judged]
     if not found:
         return (
-            '<p class="later">Not judged yet: <code>syncdisc store judge STORE</code> finds how far '
-            "each clip's sound is off, and which of several faces speaks.</p>"
+            '<p class="later">Not judged yet: <code>syncdisc store judge STORE</code> finds how '
+            "far each clip's sound is off, and which of several faces speaks.</p>"
         )
     counts = Counter(row["speaking"] for _, row in found)
     by = ", ".join(sorted({str(row["weights"]) for _, row in found}))

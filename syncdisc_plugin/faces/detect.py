@@ -246,9 +246,7 @@ def _load_net(name: str, models: Path | None, device: str) -> _Find:
         log.setLogLevel(level)
 
 
-def detector_files(
-    name: str, models: Path | None = None, *, download: bool = True
-) -> list[Path]:
+def detector_files(name: str, models: Path | None = None, *, download: bool = True) -> list[Path]:
     """Paths of a detector's files; downloaded where they are nowhere, unless that is forbidden.
 
     Raises:

@@ -27,7 +27,7 @@ class Quality:
 
 
 class QualityMeter:
-    """Looks at crops; with the turn of heads where YuNet's file is at hand, and never fetches it."""
+    """Looks at crops; at the turn of heads only where YuNet's file is at hand: none is fetched."""
 
     def __init__(self, models: Path | None = None) -> None:
         try:

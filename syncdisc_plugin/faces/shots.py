@@ -13,10 +13,10 @@ from operator import itemgetter
 import cv2
 import numpy as np
 
-SIDE_PX = 64  # longer side of what is compared
+SIDE_PX = 48  # longer side of what is compared
 WINDOW = 2  # frames on each side whose changes a frame's own is measured against
 AHEAD = 6  # frames within which what was seen before must come back after a flash of light
-LEAST_CHANGE = 15.0  # mean over hue, saturation and value, each 0..255; PySceneDetect's default
+LEAST_CHANGE = 10.0  # mean over hue, saturation and value, each 0..255
 SAME_PICTURE = 0.9  # correlation from which two frames show the same, whatever the light
 
 
