@@ -62,7 +62,8 @@ class Clip:
     note: str = ""
     """What was odd but no reason to refuse."""
     face_score: float | None = None
-    """Median score of the face's detections, in [0, 1]; None, here and below: not measured."""
+    """Median score of the face's detections, in [0, 1]; a covered face has less. None, here and
+    below: not measured."""
     sharpness: float | None = None
     """Fine detail of the crops as a ratio of their contrast (`faces.quality.sharpness`)."""
     turn_deg: float | None = None

@@ -15,7 +15,7 @@ import numpy as np
 
 SIDE_PX = 48  # longer side of what is compared
 WINDOW = 2  # frames on each side whose changes a frame's own is measured against
-AHEAD = 6  # frames within which what was seen before must come back after a flash of light
+AHEAD = 6  # what was seen before a flash of fewer frames is seen again after it
 LEAST_CHANGE = 10.0  # mean over hue, saturation and value, each 0..255
 SAME_PICTURE = 0.9  # correlation from which two frames show the same, whatever the light
 
@@ -112,8 +112,10 @@ class CutFinder:
     def _is_flash(self) -> bool:
         shown = [_unlit(small) for small in self._newest]
         before, after = np.stack(shown[:AHEAD]), np.stack(shown[AHEAD:])
-        is_flat = ~before.any(axis=1)[:, None] & ~after.any(axis=1)[None]
-        return bool(((before @ after.T > SAME_PICTURE) | is_flat).any())
+        if (before @ after.T > SAME_PICTURE).any():
+            return True
+        # Black, then white: nothing is seen that could be another shot.
+        return bool((before == 0).all(axis=1).any() and (after == 0).all(axis=1).any())
 
 
 def _unlit(small: np.ndarray) -> np.ndarray:
