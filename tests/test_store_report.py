@@ -112,7 +112,7 @@ def test_the_verb_tells_a_store_from_a_run(
     assert main(["report", str(tmp_path), "--choose.min_face_px", "64"]) == 2
     assert "is a run. Name the store" in capsys.readouterr().err
     assert main(["report", str(root), "--data", str(root)]) == 2
-    with pytest.raises(StoreError, match="needs judged.jsonl"):
+    with pytest.raises(StoreError, match=r"needs judged\.jsonl"):
         with StoreWriter(tmp_path / "s", ClipSpec()):
             pass
         write_store_report(tmp_path / "s", Choice(speaking="yes"))
