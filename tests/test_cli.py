@@ -47,16 +47,24 @@ SETTINGS = {
         *TRACK,
     ],
     "store": ["merge", "verify", "stats"],
-    "train": ["--data", "--out", "--resume", "--config", *TRAIN, "--stage2.learning_rate"],
+    "train": [
+        "--data",
+        "--out",
+        "--resume",
+        "--config",
+        *TRAIN,
+        "--stage2.learning_rate",
+        "--choose.min_face_px",
+    ],
     "doctor": ["--data", "--weights", "--device", "--json"],
     "filter": ["--data", "--weights", "--out"],
     "evaluate": [
         *("--weights", "--data", "--videos", "--part", "--json", "--html", "--about"),
-        *("--condition_minutes", *PREPARE, *TRACK),
+        *("--condition_minutes", *PREPARE, *TRACK, "--choose.speaking"),
     ],
     "score": ["videos", "--weights", "--json", "--detector", "--models", *TRACK],
     "export": ["--weights", "--out"],
-    "report": ["run", "--data"],
+    "report": ["folder", "--data", "--out", "--choose.min_face_px"],
 }
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from syncdisc_plugin.errors import FaceError
 from syncdisc_plugin.faces import (
     DETECTORS,
+    QualityMeter,
     Track,
     TrackSettings,
     TrackTally,
@@ -21,6 +24,8 @@ from syncdisc_plugin.faces import (
     load_detector,
 )
 from syncdisc_plugin.faces.detect import overlap
+from syncdisc_plugin.faces.quality import sharpness
+from syncdisc_plugin.faces.shots import AHEAD, by_shot
 
 # YuNet's box on scikit-image's portrait, at 512 pixels.
 PORTRAIT_BOX = np.array([[178.0, 65.0, 270.0, 177.0]])
@@ -323,7 +328,7 @@ def test_few_frames_are_held(has_gaps: bool) -> None:
     (track,) = follow(counted(), script, made, face_px=32, margin=0.0)
     assert track.n_frames >= 195
     misses = made.max_gap_detections if has_gaps else 0
-    assert made.every <= most <= (misses + 1) * made.every + made.smooth_frames + 2
+    assert made.every <= most <= (misses + 1) * made.every + made.smooth_frames + AHEAD + 2
 
 
 @pytest.mark.parametrize(
@@ -348,3 +353,138 @@ def test_real_footage_gives_one_steady_track() -> None:
     width = (track.boxes[:, 2] - track.boxes[:, 0]).mean()
     # Second difference: what is left of trembling, as a ratio of the face.
     assert np.abs(np.diff(track.boxes, 2, axis=0)).mean() / width < 0.005
+
+
+# --- shots
+
+
+def scene(seed: int, n: int, *, boxes: Boxes) -> Iterator[np.ndarray]:
+    """Frames of one place and one light, in which bright squares (the faces) tremble."""
+    rng = np.random.default_rng(seed)
+    place = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (200, 120))
+    for _ in range(n):
+        image = np.clip(place + rng.normal(0, 3, place.shape), 0, 255).astype(np.uint8)
+        for x1, y1, x2, y2 in boxes:
+            dx = int(rng.integers(-2, 3))
+            image[int(y1) : int(y2), int(x1) + dx : int(x2) + dx] = 40 * seed + 20
+        yield image
+
+
+SPOT = (60.0, 30.0, 120.0, 90.0)
+
+
+def found_at(spot: tuple[float, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: np.array([[*spot, 0.9]], np.float32)
+
+
+def follow_all(frames: Iterable[np.ndarray], **settings: float) -> tuple[list[Track], TrackTally]:
+    made, tally = TrackSettings(**settings), TrackTally()  # type: ignore[arg-type]
+    tracks = list(follow(frames, found_at(SPOT), made, face_px=32, margin=0.125, tally=tally))
+    return tracks, tally
+
+
+@pytest.mark.parametrize("before", [27, 40, 41, 43, 44])
+def test_a_cut_between_faces_at_the_same_place_is_two_tracks(before: int) -> None:
+    frames = [*scene(1, before, boxes=[SPOT]), *scene(4, 50, boxes=[SPOT])]
+    (first, second), tally = follow_all(frames)
+    assert (first.start_frame, first.n_frames) == (0, before)
+    assert (second.start_frame, second.n_frames) == (before, 50)
+    assert tally.cuts == 1 and tally.frames == before + 50
+    # No frame of the other shot: the faces are told apart by their grey.
+    assert (first.crops[:, 20, 20, 0] == 60).all() and (second.crops[:, 20, 20, 0] == 180).all()
+
+
+def test_without_the_search_the_same_cut_is_missed() -> None:
+    frames = [*scene(1, 43, boxes=[SPOT]), *scene(4, 50, boxes=[SPOT])]
+    (track,), tally = follow_all(frames, cut_ratio=0)
+    assert track.n_frames == 93 and tally.cuts == 0
+
+
+def test_a_shot_of_few_frames_between_two_is_in_no_track() -> None:
+    parts = [scene(1, 40, boxes=[SPOT]), scene(2, 8, boxes=[SPOT]), scene(4, 40, boxes=[SPOT])]
+    (first, second), tally = follow_all([image for part in parts for image in part])
+    assert (first.n_frames, second.start_frame, second.n_frames) == (40, 48, 40)
+    assert (tally.cuts, tally.too_short, tally.too_short_frames) == (2, 1, 8)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("light", ["white", "brighter"])
+def test_a_flash_is_no_cut(length: int, light: str) -> None:
+    frames = list(scene(1, 80, boxes=[SPOT]))
+    for i in range(40, 40 + length):
+        frames[i] = frames[i] // 4 + 190 if light == "brighter" else np.full_like(frames[i], 255)
+    (track,), tally = follow_all(frames)
+    assert track.n_frames == 80 and tally.cuts == 0
+
+
+def test_a_gesture_and_a_change_of_light_are_no_cuts() -> None:
+    frames = list(scene(1, 100, boxes=[SPOT]))
+    for i in range(30, 36):  # an arm across a third of the picture, there within a frame
+        frames[i][:, 20 * (i - 30) : 20 * (i - 30) + 66] = 200
+    for i in range(60, 100):  # a lamp goes on and stays
+        frames[i] = np.minimum(frames[i].astype(int) * 3 // 2 + 20, 255).astype(np.uint8)
+    (track,), tally = follow_all(frames)
+    assert track.n_frames == 100 and tally.cuts == 0
+
+
+def test_shots_are_all_frames_once_in_their_order() -> None:
+    parts = [scene(1, 9, boxes=[]), scene(2, 30, boxes=[]), scene(3, 12, boxes=[])]
+    frames = [image for part in parts for image in part]
+    shots = [list(shot) for shot in by_shot(iter(frames), 4.0)]
+    assert [len(shot) for shot in shots] == [9, 30, 12]
+    assert all(a is b for a, b in zip(itertools.chain(*shots), frames, strict=True))
+    assert list(by_shot(iter([]), 4.0)) == []
+    assert [len(list(shot)) for shot in by_shot(iter(frames[:1]), 4.0)] == [1]
+
+
+@pytest.mark.real
+def test_real_heads_are_not_cut_and_real_cuts_are_found() -> None:
+    clips = os.environ.get("SYNCDISC_CLIPS")
+    if not clips:
+        pytest.skip("SYNCDISC_CLIPS is not set")
+    av = pytest.importorskip("av")
+    heads = []
+    for folder in ("grid_s1", "presenters"):
+        path = sorted(p for p in Path(clips, folder).rglob("*") if p.is_file())[3]
+        with av.open(str(path)) as container:
+            decoded = itertools.islice(container.decode(video=0), 75)
+            heads.append([f.reformat(320, 240, "rgb24").to_ndarray() for f in decoded])
+    assert [len(list(shot)) for shot in by_shot(iter(heads[0][:70]), 4.0)] == [70]
+    both = [*heads[0][:43], *heads[1][20:60]]
+    assert [len(list(shot)) for shot in by_shot(iter(both), 4.0)] == [43, 40]
+
+
+# --- quality
+
+
+def test_sharpness_goes_with_detail_and_not_with_light(portrait: np.ndarray) -> None:
+    face = cv2.resize(portrait[65:177, 178:270], (120, 120))
+    soft = cv2.GaussianBlur(face, (0, 0), 2)
+    enlarged = cv2.resize(cv2.resize(face, (30, 30), interpolation=cv2.INTER_AREA), (120, 120))
+    dim = (face * 0.4 + 30).astype(np.uint8)
+    assert sharpness(soft) < 0.6 * sharpness(face)
+    assert sharpness(enlarged) < 0.6 * sharpness(face)
+    assert sharpness(dim) == pytest.approx(sharpness(face), rel=0.05)
+    assert sharpness(np.full_like(face, 7)) == 0
+
+
+def test_quality_is_the_median_over_a_few_crops(
+    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # no YuNet anywhere, and none is fetched
+    monkeypatch.delenv("SYNCDISC_MODELS", raising=False)
+    face = cv2.resize(portrait[65:177, 178:270], (120, 120))
+    crops = np.stack([face] * 300)
+    crops[0] = crops[-1] = 0  # the ends of a track are fades more often than not
+    quality = QualityMeter()(crops)
+    assert quality.sharpness == pytest.approx(sharpness(face)) and quality.turn_deg is None
+    assert QualityMeter()(crops[:1]).sharpness == 0
+
+
+@pytest.mark.real
+def test_the_turn_of_a_head_is_measured_where_yunet_is_there(portrait: np.ndarray) -> None:
+    if not os.environ.get("SYNCDISC_MODELS"):
+        pytest.skip("SYNCDISC_MODELS is not set")
+    crop = crop_face(portrait, PORTRAIT_BOX[0], face_px=96, margin=0.125)
+    turn = QualityMeter()(crop[None]).turn_deg
+    assert turn is not None and turn < 30

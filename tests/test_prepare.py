@@ -15,6 +15,7 @@ from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import Clip, ClipStore, read_spec
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
+from syncdisc_plugin.faces import TrackSettings
 from syncdisc_plugin.media import write_video
 from syncdisc_plugin.spec import ClipSpec
 
@@ -355,6 +356,40 @@ def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
     assert store.frames(new[0])[20].mean() > 200 > 50 > store.frames(new[0])[10].mean()
     # What the file no longer holds must not be trained on.
     assert store.clips == new
+
+
+# --- shots, and what is recorded of clips
+
+
+def test_a_cut_ends_a_clip_and_the_row_says_what_was_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shots = [rng.integers(0, 256, (6, 8, 3)).repeat(16, 0).repeat(16, 1) for _ in range(2)]
+    frames = (shot.astype(np.uint8) for shot in shots for _ in range(33))
+    write_video(tmp_path / "two shots.mp4", frames, audio=babble(2.64))
+    table = tmp_path / "who.csv"
+    table.write_text("path,speaker,language\ntwo shots.mp4,Ann,de\n")
+    prepare([tmp_path], tmp_path / "s", settings=dataclasses.replace(WHOLE, speakers=table))
+    store = ClipStore(tmp_path / "s")
+    first, second = store.clips
+    assert (first.n_frames, second.n_frames, second.start_s) == (33, 33, pytest.approx(33 / 25))
+    for clip, shot in zip(store.clips, shots, strict=True):
+        means = store.frames(clip).mean((1, 2))  # (F, C)
+        assert np.abs(means - means[0]).max() < 2 and np.abs(means - shot.mean((0, 1))).max() < 30
+        assert (clip.speaker, clip.language, clip.face_score) == ("Ann", "de", 1.0)
+        assert clip.sharpness is not None and 0 < clip.sharpness < 1
+    seen = {"seconds": 2.64, "cuts": 1, "detections": 16, "too_small": 0, "too_unsure": 0}
+    seen |= {"tracks": 2, "too_short": 0, "too_short_seconds": 0.0}
+    assert [row["footage"] for row in store.rows] == [seen, seen]
+    settings = dataclasses.replace(WHOLE, track=TrackSettings(cut_ratio=0))
+    prepare([tmp_path], tmp_path / "s", settings=settings)  # another setting, another key
+    assert [clip.n_frames for clip in ClipStore(tmp_path / "s").clips] == [66]
+
+
+def test_a_refusal_says_what_was_seen(mixed: tuple[Path, PrepareResult]) -> None:
+    seen = {Path(row["path"]).name: row.get("footage") for row in ClipStore(mixed[0]).refused}
+    assert seen["empty.mp4"] is None
+    assert seen["faceless.mp4"] == dict.fromkeys(seen["faceless.mp4"], 0) | {"seconds": 2.0}
+    assert seen["blink.mp4"]["too_short"] == 1 and seen["blink.mp4"]["too_short_seconds"] == 0.6
 
 
 # --- a part of it, for one job of many

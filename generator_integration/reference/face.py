@@ -128,9 +128,11 @@ def scan_video(
     pieces = follow(
         _ticks(stream, fps, pts, shrink),
         detect,
-        # All of a face, also a short rest behind a piece: what is too short is dropped below.
+        # All of a face, also a short rest behind a piece: what is too short is dropped below. A
+        # face keeps its number through a scene cut that leaves it where it is.
         replace(
             settings,
+            cut_ratio=0,
             min_frames=1,
             max_frames=PIECE_TICKS,
             min_face_px=max(1, settings.min_face_px // shrink),

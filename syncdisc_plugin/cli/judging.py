@@ -41,13 +41,15 @@ def evaluate(args: Sequence[str]) -> int:
     add_prepare(parser)
     parsed = parser.parse_args(args)
     from syncdisc_plugin.atomic import write_text
+    from syncdisc_plugin.data.choice import Choice
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.quality_page import quality_page
 
     if (parsed.data is None) == (parsed.videos is None):
         raise RunError("give either --data STORE or --videos DIR.")
     names = EvaluateSettings.__dataclass_fields__
-    settings = EvaluateSettings(**{name: parsed[name] for name in names})
+    given = {name: parsed[name] for name in names} | {"choose": Choice(**vars(parsed.choose))}
+    settings = EvaluateSettings(**given)
     if parsed.data is not None:
         store, part, models = ClipStore(parsed.data), parsed.part, parsed.models
         found = evaluate_store(parsed.weights, store, part=part, settings=settings, models=models)

@@ -11,14 +11,14 @@ VERBS = {
     "demo": "the whole line on footage that the demo makes itself, offline (about 6 minutes)",
     "run": "videos -> stage-3 weights and a report, in one go",
     "prepare": "videos -> clip store (faces, audio, mel), also in a host's own layout",
-    "store": "merge, verify or count clip stores",
+    "store": "merge, verify, count or judge clip stores",
     "doctor": "what is wrong with a clip store, before a night is spent on it",
     "train": "clip store -> stage 1, filter, stage 2, stage 3",
     "filter": "let weights judge every clip of a store: in sync, by how much off, unusable",
     "evaluate": "figures of weights on a store or on videos",
     "score": "how well the lips of single videos fit their sound",
     "export": "weights for other programs: ONNX, torch.export",
-    "report": "draw RUN/report.html anew",
+    "report": "draw the page of a run, or of a clip store: what was kept, and why the rest was not",
 }
 
 RESUME = "go on with a run that was stopped, with the settings that are stored in it"

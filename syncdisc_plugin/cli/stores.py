@@ -1,26 +1,30 @@
-"""Commands on clip stores that are there: `syncdisc store merge | verify | stats`."""
+"""Commands on clip stores that are there: `syncdisc store merge | verify | stats | judge`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from syncdisc_plugin.cli.parsing import VERBS, new_parser
+from syncdisc_plugin.cli.parsing import VERBS, WEIGHTS, new_parser
 from syncdisc_plugin.errors import StoreError
 
 _MERGE = "put several stores of one spec into one: those of an array job's --shard i/n, say"
 _VERIFY = "is a store whole: rows, shards, tensors; exit status 1 where something is wrong"
 _STATS = "inputs, clips, minutes, speakers, refusals, face sizes, rates, loudness"
+_JUDGE = "let weights say how far each clip is off and which of several faces speaks: judged.jsonl"
 
 _OVERVIEW = f"""usage: syncdisc store merge STORE... --out STORE
        syncdisc store verify STORE [--clean]
        syncdisc store stats STORE [--json]
+       syncdisc store judge STORE [--weights base]
 
 {VERBS["store"].capitalize()}.
 
   merge   {_MERGE}
   verify  {_VERIFY}
   stats   {_STATS}
+  judge   {_JUDGE}
 
 syncdisc store merge --help, and so on, lists the settings."""
 
@@ -33,7 +37,8 @@ def store(args: Sequence[str]) -> int:
         raise SystemExit(0)
     if name not in _COMMANDS:
         given = f"got {name!r}" if name else "got nothing"
-        raise StoreError(f"expected merge, verify or stats, {given}. See syncdisc store --help.")
+        known = ", ".join(_COMMANDS)
+        raise StoreError(f"expected one of {known}; {given}. See syncdisc store --help.")
     return _COMMANDS[name](args[1:])
 
 
@@ -86,4 +91,25 @@ def _stats(args: Sequence[str]) -> int:
     return 0
 
 
-_COMMANDS = {"merge": _merge, "verify": _verify, "stats": _stats}
+def _judge(args: Sequence[str]) -> int:
+    parser = new_parser("store judge", _JUDGE)
+    parser.add_argument("store", type=Path, help="a clip store")
+    parser.add_argument("--weights", default="base", help=WEIGHTS)
+    parsed = parser.parse_args(args)
+    from syncdisc_plugin.data.judged import judge_clips, write_judged
+    from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.evaluate.run import load_for
+
+    store = ClipStore(parsed.store)
+    judged = judge_clips(load_for(store, parsed.weights), store, parsed.weights)
+    path = write_judged(store, judged)
+    several = [one for one in judged if one.beside]
+    counts = Counter(one.speaking for one in judged)
+    print(
+        f"{counts[True]} clips speak, {counts[False]} are beside a face that does, of "
+        f"{counts[None]} it cannot be told ({len(several)} have other faces in sight) -> {path}"
+    )
+    return 0
+
+
+_COMMANDS = {"merge": _merge, "verify": _verify, "stats": _stats, "judge": _judge}

@@ -110,18 +110,36 @@ def _share(value: float | None) -> str:
 
 def report(args: Sequence[str]) -> int:
     """`syncdisc report`."""
+    from syncdisc_plugin.data.choice import Choice
+
     parser = new_parser("report")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--data", type=Path, help="its clip store (RUN/store when left out)")
+    parser.add_argument("folder", type=Path, help="a run, or a clip store")
+    parser.add_argument("--data", type=Path, help="a run's clip store (RUN/store when left out)")
+    parser.add_argument("--out", type=Path, help="a store's page (STORE/report.html)")
+    parser.add_class_arguments(Choice, "choose")
     parsed = parser.parse_args(args)
     from syncdisc_plugin.data.store import ClipStore
 
-    if not (parsed.run / "settings.json").exists():
+    folder, choice = parsed.folder, Choice(**vars(parsed.choose))
+    if (folder / "store.json").exists():
+        from syncdisc_plugin.evaluate.store_report import write_store_report
+
+        if parsed.data:
+            raise RunError(f"--data: goes with a run, and {folder} is a clip store. Leave it out.")
+        print(write_store_report(folder, choice, parsed.out))
+        return 0
+    if not (folder / "settings.json").exists():
         raise RunError(
-            f"{parsed.run}: holds no run. Give the --out of a `syncdisc train` or `run`."
+            f"{folder}: holds no run and no clip store. Give the --out of a `syncdisc train`, "
+            "`run` or `prepare`."
         )
-    data = parsed.data or parsed.run / "store"
-    print(_write_report(parsed.run, ClipStore(data) if data.exists() else None))
+    if choice.asked or parsed.out:
+        raise RunError(
+            f"--out, --choose: are for a clip store's page, and {folder} is a run. Name the store "
+            f"({parsed.data or folder / 'store'}), or leave them out."
+        )
+    data = parsed.data or folder / "store"
+    print(_write_report(folder, ClipStore(data) if data.exists() else None))
     return 0
 
 

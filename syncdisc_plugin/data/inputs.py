@@ -27,8 +27,10 @@ def list_inputs(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
     return sorted(found.values(), key=place)
 
 
-def read_speakers(path: Path | None) -> dict[Path, str]:
-    """Who speaks in which video, by a table with the columns path,speaker; {} without one.
+def read_speakers(path: Path | None, column: str = "speaker") -> dict[Path, str]:
+    """A column of the table of speakers by path: who speaks, or in what language.
+
+    {} without a table, "" where it has no such column.
 
     Raises:
         MediaError: a table without these columns.
@@ -39,7 +41,7 @@ def read_speakers(path: Path | None) -> dict[Path, str]:
         reader = csv.DictReader(file)
         if not {"path", "speaker"} <= set(reader.fieldnames or ()):
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        return {real(path.parent / row["path"]): row["speaker"] for row in reader}
+        return {real(path.parent / row["path"]): row.get(column) or "" for row in reader}
 
 
 def folder_speaker(root: Path, video: Path) -> str:

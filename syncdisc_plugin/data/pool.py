@@ -37,6 +37,8 @@ class Job:
     """Who speaks in it."""
     store: str
     """The store that its shards go into."""
+    language: str = ""
+    """Which is spoken, where the table of speakers says it."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,15 @@ from syncdisc_plugin.data.store import (
     write_shard,
 )
 from syncdisc_plugin.errors import FaceError, MediaError, SyncDiscError
-from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow, load_detector
+from syncdisc_plugin.faces import (
+    Detector,
+    QualityMeter,
+    Track,
+    TrackSettings,
+    TrackTally,
+    follow,
+    load_detector,
+)
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import sample_of_frame
 
@@ -54,8 +62,8 @@ class PrepareSettings:
     device: str = "cpu"
     """Where the detector runs: cpu or cuda."""
     speakers: Path | None = None
-    """CSV with the columns path,speaker (paths relative to it). Without it the first folder below
-    the one that is given is the speaker, with all that it holds."""
+    """CSV with the columns path,speaker (paths relative to it), and language if you like. Without
+    it the first folder below the one that is given is the speaker, with all that it holds."""
     workers: int = 0
     """Processes; 0 takes one per core. One is a process of its own too, which a file that crashes
     the decoder can take down without the command."""
@@ -117,6 +125,7 @@ def prepare(
     run = _engine(settings)
     videos = list_inputs([Path(p) for p in paths])[shard[0] - 1 :: shard[1]]
     speakers = read_speakers(settings.speakers)
+    languages = read_speakers(settings.speakers, "language")
     if settings.engine == "local" or settings.device == "cpu":  # a cluster's head may have no GPU
         # Loaded here once, so that a missing model file is an error before anything is written.
         load_detector(settings.detector, models=settings.models, device=settings.device)
@@ -127,7 +136,8 @@ def prepare(
             speaker = speakers.get(real(video)) or folder_speaker(root, video)
             key = _content_key(video, spec, settings)
             if key not in done:
-                by_key[key] = Job(key, str(video), speaker, str(out))
+                language = languages.get(real(video)) or ""
+                by_key[key] = Job(key, str(video), speaker, str(out), language)
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
         with bar, closing(run(list(by_key.values()), partial(_begin, spec, settings))) as results:
             for result in results:
@@ -180,6 +190,7 @@ class _Worker:
     settings: PrepareSettings
     detect: Detector
     cost: Cost
+    quality: QualityMeter
 
 
 def _begin(spec: ClipSpec, settings: PrepareSettings) -> Work:
@@ -193,6 +204,7 @@ def _begin(spec: ClipSpec, settings: PrepareSettings) -> Work:
     _Worker.detect = load_detector(
         settings.detector, models=settings.models, device=settings.device
     )
+    _Worker.quality = QualityMeter(settings.models)
     return _do
 
 
@@ -241,31 +253,47 @@ def _clips_of(job: Job) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     pending: dict[str, np.ndarray] = {}
     held = part = 0
-    for number, (track, tensors) in enumerate(footage.clips()):
-        side = np.median(np.sqrt(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1)))
-        clip = Clip(
-            id=f"{job.key}-{part}/{number}",
-            speaker=job.speaker,
-            source=job.path,
-            start_s=round(footage.recording.start_s + track.start_frame / spec.fps, 4),
-            n_frames=track.n_frames,
-            n_mels=len(tensors["mel"]),
-            face_px=round(float(side), 1),
-            loudness_db=round(footage.loudness_db, 1),
-            source_fps=round(footage.recording.source.fps, 3),
-        )
-        pending |= {f"{number}.{name}": tensor for name, tensor in tensors.items()}
-        rows.append(clip_row(job.key, clip))
-        held += track.n_frames
-        if held >= SHARD_FRAMES:
-            with _Worker.cost.step("write"):
-                write_shard(Path(job.store), f"{job.key}-{part}", pending)
-            pending, held, part = {}, 0, part + 1
+    try:
+        for number, (track, tensors) in enumerate(footage.clips()):
+            clip = _clip_of(job, f"{part}/{number}", footage, track, len(tensors["mel"]))
+            pending |= {f"{number}.{name}": tensor for name, tensor in tensors.items()}
+            rows.append(clip_row(job.key, clip))
+            held += track.n_frames
+            if held >= SHARD_FRAMES:
+                with _Worker.cost.step("write"):
+                    write_shard(Path(job.store), f"{job.key}-{part}", pending)
+                pending, held, part = {}, 0, part + 1
+    except FaceError as error:
+        # As `_prepare_video` does, with what was seen: the report tells minutes from it.
+        return [{**refused_row(job.key, job.path, str(error)), "footage": footage.seen}]
     if pending:
         with _Worker.cost.step("write"):
             write_shard(Path(job.store), f"{job.key}-{part}", pending)
-    # Known only now: how far the file could be decoded.
-    return [{**row, "note": footage.recording.note or ""} for row in rows]
+    # Known only now: how far the file could be decoded, and what else was in it.
+    also = {"note": footage.recording.note or "", "footage": footage.seen}
+    return [{**row, **also} for row in rows]
+
+
+def _clip_of(job: Job, place: str, footage: Footage, track: Track, n_mels: int) -> Clip:
+    """What the manifest says of a track; `place` is its shard and its number in the video."""
+    side = np.median(np.sqrt(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1)))
+    with _Worker.cost.step("quality"):
+        quality = _Worker.quality(track.crops)
+    return Clip(
+        id=f"{job.key}-{place}",
+        speaker=job.speaker,
+        source=job.path,
+        start_s=round(footage.recording.start_s + track.start_frame / footage.spec.fps, 4),
+        n_frames=track.n_frames,
+        n_mels=n_mels,
+        face_px=round(float(side), 1),
+        loudness_db=round(footage.loudness_db, 1),
+        source_fps=round(footage.recording.source.fps, 3),
+        face_score=round(float(np.median(track.scores)), 3),
+        sharpness=round(quality.sharpness, 4),
+        turn_deg=None if quality.turn_deg is None else round(quality.turn_deg, 1),
+        language=job.language,
+    )
 
 
 class Footage:
@@ -290,6 +318,7 @@ class Footage:
         with self.cost.step("decode"):
             self.recording = decode(path, fps=spec.fps, sample_rate_hz=spec.mel.sample_rate_hz)
         power = float(np.mean(np.square(self.recording.audio)))
+        self.tally = TrackTally()
         self.loudness_db = 10 * float(np.log10(max(1e-12, power)))
         if self.loudness_db < SILENT_DB:
             raise MediaError(
@@ -303,7 +332,7 @@ class Footage:
         Raises:
             FaceError: at the end, when there was no track; the message says why.
         """
-        spec, tally, found = self.spec, TrackTally(), False
+        spec, tally, found = self.spec, self.tally, False
         tracks = follow(
             self.cost.each("decode", self.recording.frames()),
             self.cost.timed("detect", self.detect),
@@ -323,6 +352,21 @@ class Footage:
             note = self.recording.note
             raise FaceError(f"{reason}; {note}" if note else reason)
 
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What was met, for the manifest; final after `clips`. Tracks are pieces of tracks."""
+        t, fps = self.tally, self.spec.fps
+        return {
+            "seconds": round(t.frames / fps, 2),
+            "cuts": t.cuts,
+            "detections": t.detections,
+            "too_small": t.too_small,
+            "too_unsure": t.too_unsure,
+            "tracks": t.tracks + t.too_short,
+            "too_short": t.too_short,
+            "too_short_seconds": round(t.too_short_frames / fps, 2),
+        }
+
 
 def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
     if not tally.frames:
@@ -330,7 +374,8 @@ def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
     if not tally.detections:
         return f"no face in {tally.frames} frames. Try another --detector"
     if tally.too_short:
-        return f"no face stays for {track.min_frames} frames. Lower --track.min_frames"
+        cuts = f" between {tally.cuts} scene cuts" if tally.cuts else ""
+        return f"no face stays for {track.min_frames} frames{cuts}. Lower --track.min_frames"
     return (
         f"faces were seen, {tally.too_small} under {track.min_face_px} px and "
         f"{tally.too_unsure} under score {track.min_score}. Lower --track.min_face_px or min_score"

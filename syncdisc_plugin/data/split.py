@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.errors import StoreError
 
@@ -109,6 +110,25 @@ def _divide(store: ClipStore, by: str, heldout: set[str], note: str) -> Split:
     if not train:
         raise StoreError("held-out speakers: nothing is left to train on. Hold out fewer.")
     return Split(train=train, heldout=held or train, note=note)
+
+
+def chosen_split(split: Split, store: ClipStore, choice: Choice) -> Split:
+    """What a choice leaves of both sides; which speakers are held out does not depend on it.
+
+    Raises:
+        StoreError: it leaves nothing of one side, or needs what is not there.
+    """
+    train, heldout = (
+        choose(clips, store.root, store.spec.fps, choice) for clips in (split.train, split.heldout)
+    )
+    for side, left in (("to train on", train), ("held out", heldout)):
+        if not left.clips:
+            raise StoreError(
+                f"--choose: nothing that is {side} is left: {left.note}. Ask for less; the page "
+                f"of `syncdisc report {store.root}` shows what each threshold takes."
+            )
+    notes = [split.note, train.note, heldout.note and f"held out: {heldout.note}"]
+    return Split(train.clips, heldout.clips, "; ".join(note for note in notes if note))
 
 
 def some_frames(clips: list[Clip], frames: int) -> list[Clip]:

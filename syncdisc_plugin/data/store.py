@@ -3,6 +3,7 @@
     STORE/store.json            the ClipSpec and the format version
     STORE/manifest.jsonl        one row for every clip and every refused input
     STORE/split.json            which speakers are held out; made once
+    STORE/judged.jsonl          what weights think of each clip; `store judge` makes it
     STORE/lock                  held by the command that writes; no obstacle once that has ended
     STORE/shards/KEY.safetensors    per source video: `<n>.frames`, `<n>.mel`, `<n>.audio`
 
@@ -61,6 +62,15 @@ class Clip:
     """Frames per second of the source; 0 where it was not recorded."""
     note: str = ""
     """What was odd but no reason to refuse."""
+    face_score: float | None = None
+    """Median score of the face's detections, in [0, 1]; a covered face has less. None, here and
+    below: not measured."""
+    sharpness: float | None = None
+    """Fine detail of the crops as a ratio of their contrast (`faces.quality.sharpness`)."""
+    turn_deg: float | None = None
+    """How far the head is turned to either side, in degrees; median over some frames."""
+    language: str = ""
+    """As the speakers' table names it."""
 
     @property
     def shard(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import cv2
+import numpy as np
 
 from syncdisc_plugin.data.store import ClipStore
 
@@ -45,6 +46,11 @@ figcaption { font-size: .88rem; line-height: 1.45; margin-top: .4rem; }
 .faces { display: grid; gap: .35rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fill, minmax(3.9rem, 1fr)); }
 .faces img { display: block; width: 100%; height: auto; border-radius: .3rem; }
+.mouths { display: grid; gap: .4rem; margin: .4rem 0 .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)); }
+.mouths img { display: block; width: 100%; height: auto; border-radius: .3rem; }
+.mouths span { color: var(--soft); font-size: .8rem; }
+h3 { font-size: 1.05rem; margin: 1.4rem 0 0; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
@@ -89,12 +95,17 @@ def faces(store: ClipStore) -> str:
     for _, clip in sorted(ranked, key=lambda pair: pair[0])[:MOST_FACES]:
         middle = clip.n_frames // 2
         frame = store.frames(clip, middle, middle + 1)[0]
-        _, jpeg = cv2.imencode(".jpg", cv2.resize(frame, (96, 96))[..., ::-1])
-        images.append(
-            f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}" '
-            f'width="96" height="96" alt="Face crop, speaker {escape(clip.speaker)}">'
-        )
+        images.append(picture(frame, 96, 96, f"Face crop, speaker {clip.speaker}"))
     return f'<div class="faces">{"".join(images)}</div>'
+
+
+def picture(image: np.ndarray, width: int, height: int, words: str) -> str:
+    """An (H, W, 3) uint8 RGB image as a JPEG inside the page; the words are escaped here."""
+    _, jpeg = cv2.imencode(".jpg", cv2.resize(image, (width, height))[..., ::-1])
+    return (
+        f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}" '
+        f'width="{width}" height="{height}" alt="{escape(words)}">'
+    )
 
 
 def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

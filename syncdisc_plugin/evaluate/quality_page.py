@@ -26,9 +26,10 @@ def quality_page(found: Found) -> str:
 
 def _lead(found: Found) -> str:
     held = ", speakers held out" if found["part"] == "heldout" else ""
+    left_out = f" {n} clips are left out by --choose." if (n := found.get("left_out")) else ""
     return (
         f"{found['n_clips']} clips of {found['n_speakers']} speakers{held}, "
-        f"{found['seconds'] / 60:.1f} minutes, {found['n_windows']:,} windows."
+        f"{found['seconds'] / 60:.1f} minutes, {found['n_windows']:,} windows.{left_out}"
     )
 
 

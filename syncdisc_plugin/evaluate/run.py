@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
+from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.split import Split, some_frames, split_store
@@ -40,6 +41,8 @@ class EvaluateSettings:
     each word's clips."""
     precision: str = "auto"
     """Of the net: fp32, bf16, or auto: bf16 where the hardware has instructions for it."""
+    choose: Choice = Choice()
+    """Which clips are judged."""
 
 
 def evaluate_store(
@@ -108,7 +111,10 @@ def _evaluate(
     settings: EvaluateSettings,
     models: Path | None,
 ) -> dict[str, Any]:
-    store = seen_by(store, net.spec)
+    chosen = choose(clips, store.root, store.spec.fps, settings.choose)
+    if clips and not chosen.clips:
+        raise StoreError(f"--choose: nothing is left: {chosen.note}. Ask for less.")
+    clips, store = chosen.clips, seen_by(store, net.spec)
     net = freeze(net)
     precision = choose_precision(settings.precision, device_of(net))
     tally = _tally(net, store, clips, "evaluate", precision)
@@ -122,6 +128,8 @@ def _evaluate(
         "groups": {name: tally.group(values) for name, values in names.items()},
         "clips": [_clip_row(e, tally, i) for i, e in enumerate(tally.clips)],
     }
+    if settings.choose.asked:
+        found["left_out"] = len(chosen.left_out)
     if settings.condition_minutes > 0:
         found["conditions"] = _conditions(net, store, judged, settings.condition_minutes, precision)
     return found

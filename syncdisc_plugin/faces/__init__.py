@@ -1,12 +1,16 @@
-"""Faces in footage: find them (`detect`), follow them (`track`), cut them out (`crop`)."""
+"""Faces in footage: find them (`detect`), follow them (`track`) through a shot (`shots`), cut them
+out (`crop`), and say how well they are seen (`quality`, `turn`)."""
 
 from syncdisc_plugin.faces.crop import crop_face
 from syncdisc_plugin.faces.detect import DETECTORS, Detector, load_detector
+from syncdisc_plugin.faces.quality import Quality, QualityMeter
 from syncdisc_plugin.faces.track import Track, TrackSettings, TrackTally, follow
 
 __all__ = [
     "DETECTORS",
     "Detector",
+    "Quality",
+    "QualityMeter",
     "Track",
     "TrackSettings",
     "TrackTally",

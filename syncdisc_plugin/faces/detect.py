@@ -246,20 +246,22 @@ def _load_net(name: str, models: Path | None, device: str) -> _Find:
         log.setLogLevel(level)
 
 
-def detector_files(name: str, models: Path | None = None) -> list[Path]:
-    """Paths of a detector's files; downloaded where they are nowhere.
+def detector_files(name: str, models: Path | None = None, *, download: bool = True) -> list[Path]:
+    """Paths of a detector's files; downloaded where they are nowhere, unless that is forbidden.
 
     Raises:
-        FaceError: a file is missing and cannot be downloaded.
+        FaceError: a file is missing, and cannot or may not be downloaded.
     """
-    return [path for _, path in _find_files(name, models)]
+    return [path for _, path in _find_files(name, models, download)]
 
 
-def _find_files(name: str, models: Path | None) -> list[tuple[_ModelFile, Path]]:
-    return [(file, _find_file(name, file, models)) for file in _FILES[name]]
+def _find_files(
+    name: str, models: Path | None, download: bool = True
+) -> list[tuple[_ModelFile, Path]]:
+    return [(file, _find_file(name, file, models, download)) for file in _FILES[name]]
 
 
-def _find_file(name: str, file: _ModelFile, models: Path | None) -> Path:
+def _find_file(name: str, file: _ModelFile, models: Path | None, download: bool) -> Path:
     from torch.hub import download_url_to_file, get_dir
 
     if models is None and (folder := os.environ.get("SYNCDISC_MODELS")):
@@ -271,6 +273,11 @@ def _find_file(name: str, file: _ModelFile, models: Path | None) -> Path:
     cached = Path(get_dir(), "checkpoints", file.cached_as)
     if cached.is_file():
         return cached
+    if not download:
+        raise FaceError(
+            f"detector {name}: {file.cached_as} is not in {models or cached.parent}. Get it from "
+            f"{file.url} and put it into a folder that --models DIR or SYNCDISC_MODELS names."
+        )
     # urlopen knows no other way from here; offline must be said in seconds, not in minutes.
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(5.0)

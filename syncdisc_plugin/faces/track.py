@@ -11,6 +11,7 @@ import numpy as np
 
 from syncdisc_plugin.faces.crop import crop_face
 from syncdisc_plugin.faces.detect import Detector, overlap
+from syncdisc_plugin.faces.shots import by_shot
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class TrackSettings:
     """Detections with a lower score are ignored."""
     smooth_frames: int = 5
     """Frames on each side whose boxes are averaged with a frame's own; 0 is no smoothing."""
+    cut_ratio: float = 4.0
+    """A scene cut ends a track: where a frame differs from the one before by so many times what
+    the frames around it do (PySceneDetect's AdaptiveDetector); 0: cuts are not looked for."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no footage could meet."""
@@ -65,6 +69,10 @@ class TrackSettings:
             )
         if self.max_gap_detections < 0 or self.smooth_frames < 0:
             raise ValueError("max_gap_detections, smooth_frames: expected 0 or more.")
+        if self.cut_ratio != 0 and not self.cut_ratio > 1:
+            raise ValueError(
+                f"cut_ratio: expected more than 1, or 0 for none, got {self.cut_ratio}."
+            )
 
 
 @dataclass
@@ -81,6 +89,10 @@ class TrackTally:
     """Of these, ignored for `min_score`."""
     too_short: int = 0
     """Tracks, or last pieces of tracks, dropped for `min_frames`."""
+    too_short_frames: int = 0
+    """Frames in these."""
+    cuts: int = 0
+    """Scene cuts, each of which ends all tracks."""
     tracks: int = 0
     """Tracks yielded."""
 
@@ -96,8 +108,9 @@ def follow(
 ) -> Iterator[Track]:
     """Yield the face tracks of some footage, each as soon as it ends or reaches max_frames.
 
-    A track starts and ends on frames where its face was detected. Frames are held only until the
-    smoothed boxes on them are known: (max_gap_detections + 1) * every + smooth_frames at most.
+    A track starts and ends on frames where its face was detected, and lies in one shot. Frames are
+    held only until the smoothed boxes on them are known, (max_gap_detections + 1) * every +
+    smooth_frames at most, and those few more that the search for cuts looks ahead.
 
     Args:
         frames: (H, W, 3) uint8 RGB each, all of one size.
@@ -107,14 +120,28 @@ def follow(
     """
     tally = TrackTally() if tally is None else tally
     crop = partial(crop_face, face_px=face_px, margin=margin)
+    for number, shot in enumerate(by_shot(frames, settings.cut_ratio)):
+        tally.cuts += number > 0
+        yield from _follow_shot(shot, tally.frames, detect, settings, crop, tally)
+
+
+def _follow_shot(
+    frames: Iterable[np.ndarray],
+    start: int,
+    detect: Detector,
+    settings: TrackSettings,
+    crop: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    tally: TrackTally,
+) -> Iterator[Track]:
+    """The tracks of one shot that begins with frame `start`; detection runs on both its ends."""
     live: list[_LiveTrack] = []
     held: deque[np.ndarray] = deque()  # the newest frames
-    index = -1
+    index = start - 1
 
-    for index, image in enumerate(frames):
+    for index, image in enumerate(frames, start):
         tally.frames += 1
         held.append(image)
-        if index % settings.every:
+        if (index - start) % settings.every:
             continue
         _link(live, index, _usable(detect(image), settings, tally), settings.min_iou)
         for track in list(live):
@@ -126,7 +153,7 @@ def follow(
         for _ in range(len(held) - (index - needed_from + 1)):
             held.popleft()
 
-    if live and index % settings.every:
+    if live and (index - start) % settings.every:
         _link(live, index, _usable(detect(held[-1]), settings, tally), settings.min_iou)
     for track in live:
         yield from _emit(track, True, held, index, crop, settings, tally)
@@ -227,3 +254,4 @@ def _emit(
         yield track.take()
     elif is_over and track.crops:
         tally.too_short += 1
+        tally.too_short_frames += len(track.crops)

@@ -13,15 +13,21 @@ from syncdisc_plugin.faces.detect import detector_files
 NOSE = 0.6  # how far its tip stands out of the plane of the eyes, in distances of the eyes
 
 
-def load_turn_meter(models: Path | None = None) -> Callable[[np.ndarray], float]:
+def load_turn_meter(
+    models: Path | None = None, *, download: bool = True
+) -> Callable[[np.ndarray], float]:
     """A function from a face crop (H, W, 3) uint8 RGB to degrees, nan where no face is found.
 
     > 0: the nose is right of the eyes' middle in the picture. Good to about ten degrees.
 
+    Args:
+        models: see `load_detector`.
+        download: whether YuNet's file may be fetched where it is missing.
+
     Raises:
-        FaceError: YuNet's file is missing and cannot be downloaded.
+        FaceError: YuNet's file is missing, and cannot or may not be downloaded.
     """
-    (path,) = detector_files("yunet", models)
+    (path,) = detector_files("yunet", models, download=download)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of itself
     try:

@@ -17,7 +17,7 @@ from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
-from syncdisc_plugin.data.split import Split, some_frames, split_store
+from syncdisc_plugin.data.split import Split, chosen_split, some_frames, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
@@ -95,11 +95,7 @@ class Trainer:
         settings = self.s
         self.progress = progress or Progress()
         self.rows = ranks.share(settings.batch_clips)
-        self.split: Split = ranks.agree(
-            split_store(store, share=settings.heldout_share, speakers=settings.heldout_speakers)
-            if ranks.first
-            else None
-        )
+        self.split: Split = ranks.agree(_split(store, settings) if ranks.first else None)
         self.device = torch.device(choose_device(settings.device))
         self.precision = choose_precision(settings.precision, self.device)
         self.probe = some_frames(self.split.heldout, settings.heldout_frames)
@@ -376,6 +372,11 @@ class Trainer:
         return p.step >= p.steps or (
             p.step - p.measured_at >= every and p.steps - p.step >= every // 2
         )
+
+
+def _split(store: ClipStore, s: TrainSettings) -> Split:
+    split = split_store(store, share=s.heldout_share, speakers=s.heldout_speakers)
+    return chosen_split(split, store, s.choose) if s.choose.asked else split
 
 
 def _open_run(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from syncdisc_plugin.data.augment import Augment
+from syncdisc_plugin.data.choice import Choice
 from syncdisc_plugin.data.filter import FilterSettings
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Architecture
@@ -101,6 +102,8 @@ class TrainSettings:
     """Third training: generators' artefacts, and a calibrated probability."""
     gap: GapSettings = GapSettings()
     """How stage 2 is led."""
+    choose: Choice = Choice()
+    """Which clips are used, to train on and to measure on."""
     filter: FilterSettings = FilterSettings()
     """How the second dataset is chosen."""
     augment: Augment = Augment()
