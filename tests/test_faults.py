@@ -19,6 +19,7 @@ from syncdisc_plugin.data.prepare import PrepareSettings, _content_key, _list_in
 from syncdisc_plugin.data.store import read_rows, refused_row, write_shard
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media import decode, list_videos
+from syncdisc_plugin.media.stream import PictureStream, SoundStream
 from syncdisc_plugin.spec import ClipSpec
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files and signals")
@@ -170,6 +171,20 @@ def test_a_rate_of_sound_that_cannot_be(
     (tmp_path / "a.avi").write_bytes(data)
     with pytest.raises(MediaError, match=f"{rate_hz} samples per second cannot be"):
         decode(tmp_path / "a.avi")
+
+
+@pytest.mark.parametrize(("codec", "stream"), [(b"V_MPEG4/ISO/AVC", "video"), (b"A_AAC", "audio")])
+def test_a_codec_that_nobody_knows(
+    bench: SimpleNamespace, tmp_path: Path, codec: bytes, stream: str
+) -> None:
+    path = tmp_path / "a.mkv"
+    bench.film.shoot(path, bench.film.Film())
+    unknown = codec[:2] + codec[2:].replace(b"A", b"Q")
+    path.write_bytes(path.read_bytes().replace(codec, unknown))
+    with pytest.raises(MediaError, match=f"codec of its {stream} stream is unknown"):
+        decode(path)
+    with pytest.raises(MediaError, match=f"codec of its {stream} stream is unknown"):
+        PictureStream(path) if stream == "video" else SoundStream(path)
 
 
 def test_a_late_start_is_no_truncation(bench: SimpleNamespace, tmp_path: Path) -> None:
