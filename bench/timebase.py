@@ -274,7 +274,8 @@ def table(found: dict[str, Agreement]) -> str:
     rows = ["| file | click - flash, ms | resolution, ms | error, ms |", "|---|--:|--:|--:|"]
     for name, x in found.items():
         middle = f"{1000 * x.offset_s:+.1f} | {1000 * x.resolution_s:.1f}"
-        rows.append(f"| {name} | {x.lost or middle} | {1000 * x.error_s:.1f} |")
+        found_ms = f"{x.lost} | -" if x.lost else middle
+        rows.append(f"| {name} | {found_ms} | {1000 * x.error_s:.1f} |")
     return "\n".join(rows)
 
 

@@ -140,6 +140,10 @@ def _claims() -> Iterator[Plan]:
     yield film("missing times", "a raw stream.mp4", REFUSED, "h264", sounds=())
     b_frames = {"options": (("preset", "veryfast"), ("bf", "3"))}
     yield film("missing times", "B-frames.avi", EITHER, "matroska", **b_frames)
+    for name, known in (("picture", b"V_MPEG4/ISO/AVC"), ("sound", b"A_AAC")):
+        unknown = known[:2] + known[2:].replace(b"A", b"Q")
+        yield claiming("claims", f"unknown {name}.mkv", REFUSED, BASE, mutate.rename,
+                       old=known, new=unknown)  # fmt: skip
     for side in (16384, 30000, 65500):
         yield claiming("claims", f"{side} pixels wide.avi", REFUSED, MJPEG, mutate.picture_size,
                        width=side, height=min(side, 16000))  # fmt: skip

@@ -71,6 +71,15 @@ def pick_stream(streams: Sequence[Any]) -> Any:
     return next((s for s in real if s.disposition & Disposition.default), next(iter(real), None))
 
 
+def need_decoder(path: Path, stream: Any) -> None:
+    """Refuse a stream of a codec that FFmpeg does not know. Raises MediaError."""
+    if stream.codec_context is None:
+        raise MediaError(
+            f"{path}: the codec of its {stream.type} stream is unknown. Check that it is complete "
+            "and plays, or re-encode it."
+        )
+
+
 def decoded(packet: av.Packet, strict: bool) -> list[Any]:
     """Decode one packet; not `strict`, damage gives nothing: recordings may start mid-stream."""
     try:

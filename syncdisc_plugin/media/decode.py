@@ -22,6 +22,7 @@ from syncdisc_plugin.media.container import (
     JITTER_S,
     MAX_GAP_S,
     decoded,
+    need_decoder,
     opened,
     pick_stream,
     pictures,
@@ -165,6 +166,8 @@ def decode(
             raise MediaError(f"{path}: no video stream. Give a file with picture and sound.")
         if audio is None:
             raise MediaError(f"{path}: no audio stream. Give a file with picture and sound.")
+        for stream in (video, audio):
+            need_decoder(path, stream)
         _check_size(path, video.codec_context)
         video.codec_context.thread_count = threads
         try:

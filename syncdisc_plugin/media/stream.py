@@ -22,6 +22,7 @@ from syncdisc_plugin.media.container import (
     JITTER_S,
     MAX_GAP_S,
     decoded,
+    need_decoder,
     opened,
     pick_stream,
     pictures,
@@ -62,6 +63,7 @@ class PictureStream:
             stream = pick_stream(container.streams.video)
             if stream is None:
                 raise MediaError(f"{path}: no video stream. Give a video or a photograph.")
+            need_decoder(self.path, stream)
             try:
                 first = next((p for _, p in pictures(container, stream, threads)), None)
             except BROKEN as exc:
@@ -173,6 +175,7 @@ class SoundStream:
             stream = pick_stream(container.streams.audio)
             if stream is None:
                 raise MediaError(f"{path}: no audio stream. Give a file that has sound.")
+            need_decoder(self.path, stream)
             video = pick_stream(container.streams.video)
             picture_s = None
             if video is not None and video.start_time is not None:
