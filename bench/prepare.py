@@ -1,43 +1,55 @@
-"""How fast `syncdisc prepare` is: seconds of footage per second, everything included.
+"""How fast `syncdisc prepare` is, where its time goes, and what a second process brings.
 
-    python bench/prepare.py VIDEOS [--workers N] [--detector NAME]
+    python bench/prepare.py VIDEOS [--workers 1 2] [--engine local] [--detector NAME]
 
-Prints one line per number of workers (1 and all cores), each into a fresh store.
+Prepares the videos once for each number of workers, each time into a fresh store, and prints the
+seconds by step (summed over the workers; "start and idle" is what they leave of workers times
+wall-clock), the peak memory of the largest worker and of this process, and at the end how many
+times as fast more workers are than the first number of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import tempfile
 import time
 from pathlib import Path
 
-from syncdisc_plugin.data.prepare import PrepareSettings, prepare
+from syncdisc_plugin.data.cost import peak_memory_mb
+from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
+
+
+def timed(videos: list[Path], settings: PrepareSettings) -> tuple[PrepareResult, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        result = prepare(videos, Path(folder) / "store", settings=settings)
+        return result, time.monotonic() - began
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("videos", type=Path, nargs="+")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--engine", default="local", choices=["local", "ray"])
     parser.add_argument("--detector", default="auto")
     args = parser.parse_args()
+    took: dict[int, float] = {}
     for workers in args.workers:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.monotonic()
-            result = prepare(
-                args.videos,
-                Path(folder) / "store",
-                settings=PrepareSettings(detector=args.detector, workers=workers),
-            )
-            took = time.monotonic() - began
-        peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        settings = PrepareSettings(detector=args.detector, workers=workers, engine=args.engine)
+        result, took[workers] = timed(args.videos, settings)
+        spent, steps = workers * took[workers], result.cost.seconds
+        shares = {**steps, "start and idle": spent - sum(steps.values())}
         print(
             f"{workers} workers: {result.clips} clips, {result.seconds:.0f} s of footage in "
-            f"{took:.1f} s = {result.seconds / took:.1f} x real time; "
-            f"largest process {peak_mb:.0f} MB; {len(result.refused)} refused"
+            f"{took[workers]:.1f} s = {result.seconds / took[workers]:.1f} x real time; "
+            f"{len(result.refused)} refused; peak memory {result.cost.peak_mb:.0f} MB in the "
+            f"largest worker, {peak_memory_mb():.0f} MB here"
         )
+        for name, seconds in shares.items():
+            print(f"  {name:15} {seconds:8.1f} s {seconds / spent:7.1%}", flush=True)
+    first, *more = took
+    for workers in more:
+        print(f"from {first} to {workers} workers: {took[first] / took[workers]:.2f} x as fast")
 
 
 if __name__ == "__main__":

@@ -199,6 +199,39 @@ def test_a_worker_that_cannot_start_at_first(ray: StandIn) -> None:
     assert len(list(run_ray(JOBS, begin, 2))) == len(JOBS)
 
 
+def test_no_cluster_at_the_address(ray: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said at once: Ray itself tries for minutes."""
+    ray.is_initialized, ray.shutdown = (lambda: False), (lambda: None)  # type: ignore
+    for address in ("127.0.0.1:9", "[::1]:9"):
+        with pytest.raises(RunError, match=r"--ray_address .*:9: expected a Ray cluster"):
+            list(run_ray(JOBS, begin_with({}), address=address))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(RunError, match="expected a Ray cluster"):
+        list(run_ray(JOBS, begin_with({})))
+
+
+def test_a_cluster_that_is_slow_to_start_is_started_again(
+    ray: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    seen: list[Any] = []
+    failures = TRIES
+
+    def init(**options: Any) -> None:
+        seen.append((options["address"], options["num_cpus"]))
+        if len(seen) - seen.count("down") <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    ray.is_initialized, ray.init = (lambda: False), init  # type: ignore
+    ray.shutdown = lambda: seen.append("down")  # type: ignore
+    with pytest.raises(RunError, match=r"local: expected a Ray cluster.*timed out"):
+        list(run_ray(JOBS, begin_with({}), 2))
+    assert seen == [("local", 2), "down"] * TRIES
+    failures, seen[:] = TRIES - 1, []
+    assert len(list(run_ray(JOBS, begin_with({}), 2))) == len(JOBS)
+    assert seen == [("local", 2), "down"] * TRIES  # what was started here ends here
+
+
 # --- settings
 
 
@@ -263,12 +296,3 @@ def test_the_store_is_the_local_pools(tmp_path: Path) -> None:
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     reasons = {Path(row["path"]).name: row["reason"] for row in ClipStore(tmp_path / "ray").refused}
     assert reasons["deadly.mp4"] == "the decoder crashed on this file"
-
-
-@needs_ray
-@pytest.mark.slow
-def test_no_cluster_at_the_address(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_text("<html>404</html>")
-    settings = PrepareSettings(detector="none", engine="ray", ray_address="127.0.0.1:9")
-    with pytest.raises(RunError, match=r"--ray_address 127\.0\.0\.1:9: expected a Ray cluster"):
-        prepare([tmp_path / "a.mp4"], tmp_path / "store", settings=settings)

@@ -7,6 +7,7 @@ same paths (a shared file system): workers write their shards themselves, only r
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from syncdisc_plugin.errors import RunError, SyncDiscError
 
 TRIES = 3  # a worker may also die of its neighbours' hunger for memory
 _GPU_SHARE = 0.25  # decoding keeps a worker busy, so several share a GPU
+_ANSWER_S = 10
 _OBJECTS_BYTES = 128 * 2**20  # of a cluster that is started here: results are a few rows each
 
 
@@ -126,11 +128,13 @@ class _Crew:
         self.ray, self.begin = ray, begin
         options = {"num_cpus": 1, "num_gpus": _GPU_SHARE if gpu else 0, "max_restarts": 0}
         self.actor = ray.remote(**options)(_Actor)
+        self.workers: set[Any] = set()
         self.at_work: dict[Any, tuple[Any, Job | None]] = {}  # by reference; None: it is starting
         self.node_of: dict[Any, str] = {}
 
     def hire(self) -> None:
         worker = self.actor.remote()
+        self.workers.add(worker)
         self.at_work[worker.start.remote(self.begin)] = worker, None
 
     def give(self, worker: Any, job: Job) -> None:
@@ -138,11 +142,12 @@ class _Crew:
 
     def drop(self, worker: Any) -> None:
         self.node_of.pop(worker, None)
+        self.workers.discard(worker)
         self.ray.kill(worker)  # also one that only cannot be reached: it must not write any more
 
     def dismiss(self) -> None:
-        for worker, _ in self.at_work.values():
-            self.ray.kill(worker)
+        for worker in [*self.workers]:
+            self.drop(worker)
 
     def node_lives(self, worker: Any) -> bool:
         node = self.node_of.get(worker)
@@ -178,6 +183,7 @@ def _cluster(ray: Any, address: str | None, cpus: int) -> Iterator[None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     for left in reversed(range(TRIES if address == "local" else 1)):
         try:
+            _check_answers(address)
             ray.init(address=address, **options)
             break
         except Exception as error:  # Ray raises a bare one where a busy machine is too slow for it
@@ -186,13 +192,20 @@ def _cluster(ray: Any, address: str | None, cpus: int) -> Iterator[None]:
                 continue
             raise RunError(
                 f"--ray_address {address}: expected a Ray cluster, but there is no connection: "
-                f"{error} See `ray status` on its head node; without an address, and RAY_ADDRESS "
+                f"{error}. See `ray status` on its head node; without an address, and RAY_ADDRESS "
                 "unset, a cluster is started on this machine."
             ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
 
 
 def _cannot_start(error: BaseException) -> RunError:
