@@ -69,7 +69,7 @@ def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_what_store_can_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "expected merge, verify or stats, got nothing" in refused(capsys, "store")
+    assert "expected one of merge, verify, stats, judge; got nothing" in refused(capsys, "store")
     assert "got 'mend'" in refused(capsys, "store", "mend", tmp_path)
     for command in ("verify", "stats"):
         line = refused(capsys, "store", command, tmp_path / "gone")

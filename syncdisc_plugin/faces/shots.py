@@ -58,8 +58,9 @@ def _numbered(frames: Iterable[np.ndarray], find: CutFinder) -> Iterator[tuple[i
 class CutFinder:
     """Fed frame by frame; a cut is known AHEAD frames after it.
 
-    Changes from a frame to the next are measured by PySceneDetect's AdaptiveDetector: at a cut it is `threshold` times that of the frames around, in which gestures and camera moves go on
-    as well. That is no cut if one of the frames before is found again among those after: a flash.
+    Changes from a frame to the next are measured by PySceneDetect's AdaptiveDetector: at a cut it
+    is `threshold` times that of the frames around, in which gestures and camera moves go on as
+    well. That is no cut if one of the frames before is found again among those after: a flash.
     """
 
     def __init__(self, threshold: float) -> None:
