@@ -46,7 +46,7 @@ SETTINGS = {
         *PREPARE,
         *TRACK,
     ],
-    "store": ["merge", "verify", "stats"],
+    "store": ["merge", "verify", "stats", "judge"],
     "train": [
         "--data",
         "--out",

@@ -45,6 +45,7 @@ def test_importing_loads_nothing_heavy() -> None:
         "librosa",
         "av",
         "face_alignment",
+        "scenedetect",
         "matplotlib",
         "skimage",
         "jsonargparse",

@@ -69,12 +69,12 @@ def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_what_store_can_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "expected merge, verify or stats, got nothing" in refused(capsys, "store")
+    assert "expected one of merge, verify, stats, judge; got nothing" in refused(capsys, "store")
     assert "got 'mend'" in refused(capsys, "store", "mend", tmp_path)
-    for command in ("verify", "stats"):
+    for command in ("verify", "stats", "judge"):
         line = refused(capsys, "store", command, tmp_path / "gone")
         assert line.startswith("syncdisc store: ") and "not a clip store" in line
-    for command in ("merge", "verify", "stats"):
+    for command in ("merge", "verify", "stats", "judge"):
         with pytest.raises(SystemExit) as stop:
             main(["store", command, "--help"])
         assert stop.value.code == 0

@@ -128,8 +128,8 @@ def scan_video(
     pieces = follow(
         _ticks(stream, fps, pts, shrink),
         detect,
-        # All of a face, also a short rest behind a piece: what is too short is dropped below. A
-        # face keeps its number through a scene cut that leaves it where it is.
+        # All of a face, also a short rest behind a piece: what is too short is dropped below.
+        # A face keeps its number through a scene cut that leaves it where it is.
         replace(
             settings,
             cut_ratio=0,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -16,6 +17,7 @@ import numpy as np
 SIDE_PX = 48  # longer side of what is compared
 WINDOW = 2  # frames on each side whose changes a frame's own is measured against
 AHEAD = 6  # what was seen before a flash of fewer frames is seen again after it
+WORTH_A_LOOK = 5.0  # mean over red, green and blue, each 0..255
 LEAST_CHANGE = 10.0  # mean over hue, saturation and value, each 0..255
 SAME_PICTURE = 0.9  # correlation from which two frames show the same, whatever the light
 
@@ -56,9 +58,9 @@ def _numbered(frames: Iterable[np.ndarray], find: CutFinder) -> Iterator[tuple[i
 class CutFinder:
     """Fed frame by frame; a cut is known AHEAD frames after it.
 
-    The change from each frame to the next is measured by PySceneDetect's AdaptiveDetector: at a
-    cut it is `threshold` times that of the frames around, in which gestures and camera moves go on
-    as well. That is no cut if one of the frames before is found again among those after: a flash.
+    Changes from a frame to the next are measured by PySceneDetect's AdaptiveDetector: at a cut it
+    is `threshold` times that of the frames around, in which gestures and camera moves go on as
+    well. That is no cut if one of the frames before is found again among those after: a flash.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -66,16 +68,17 @@ class CutFinder:
         from scenedetect import FrameTimecode
         from scenedetect.detectors import AdaptiveDetector
 
-        self._time = FrameTimecode
-        self._detector = AdaptiveDetector(
+        self._detector = partial(
+            AdaptiveDetector,
             adaptive_threshold=threshold,
             min_scene_len=0,
             window_width=WINDOW,
             min_content_val=LEAST_CHANGE,
         )
-        self._pushed = 0
-        self._possible: set[int] = set()
+        self._times = [FrameTimecode(i, 25.0) for i in range(2 * AHEAD + 1)]
         self._newest: deque[np.ndarray] = deque(maxlen=2 * AHEAD + 1)
+        self._changes: deque[float] = deque(maxlen=AHEAD + WINDOW + 1)
+        self._pushed = 0
 
     def __call__(self, image: np.ndarray) -> set[int]:
         """Indices of the frames that are known now to begin a shot."""
@@ -97,17 +100,30 @@ class CutFinder:
         return found
 
     def _push(self, small: np.ndarray) -> set[int]:
-        # Only the count matters to the detector: it compares no time but those it is given.
-        time = self._time(self._pushed, 25.0)
-        seen = self._detector.process_frame(time, cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        self._possible |= {cut.frame_num for cut in seen}
+        before = self._newest[-1] if self._newest else small
+        self._changes.append(sum(cv2.mean(cv2.absdiff(small, before))) / 3)
         self._newest.append(small)
         self._pushed += 1
-        at = self._pushed - 1 - AHEAD
-        if at not in self._possible:
+        if self._pushed <= 2 * AHEAD or not self._is_worth_a_look():
             return set()
-        self._possible.remove(at)
-        return set() if self._is_flash() else {at - AHEAD}  # counted without the repeated first
+        # Counted without the repeated first frames.
+        return {self._pushed - 1 - 2 * AHEAD} if self._is_cut() and not self._is_flash() else set()
+
+    def _is_worth_a_look(self) -> bool:
+        # On every frame the detector would cost a good part of all preparing. It is asked about the
+        # frame in the middle only if that changed by more than the frames around it.
+        here = self._changes[WINDOW]
+        around = sum(list(self._changes)[: 2 * WINDOW + 1]) - here
+        return here >= WORTH_A_LOOK and here >= 1.5 * around / (2 * WINDOW)
+
+    def _is_cut(self) -> bool:
+        detector = self._detector()
+        found = [
+            cut.frame_num
+            for time, small in zip(self._times, self._newest, strict=True)
+            for cut in detector.process_frame(time, cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        ]
+        return AHEAD in found
 
     def _is_flash(self) -> bool:
         shown = [_unlit(small) for small in self._newest]
