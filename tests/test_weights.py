@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,7 +17,11 @@ from syncdisc_plugin import atomic, weights
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec, MelSpec
+from syncdisc_plugin.train import TrainSettings
 from syncdisc_plugin.weights import available, load, read_about, save
+
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -284,3 +289,10 @@ def test_a_hub_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match=r"pip install \"syncdisc-plugin\[hub\]\""):
         load("hf:us/sync")
+
+
+def test_the_recipe_of_the_shipped_weights_is_a_training_run() -> None:
+    recipe = yaml.safe_load((ROOT / "weights" / "recipe.yaml").read_text(encoding="utf-8"))
+    settings = TrainSettings.from_dict(recipe)
+    assert settings.heldout_speakers and settings.last_stage == 3
+    assert read_about("base")["stage"] == 3
