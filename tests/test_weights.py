@@ -20,7 +20,6 @@ from syncdisc_plugin.spec import ClipSpec, MelSpec
 from syncdisc_plugin.train import TrainSettings
 from syncdisc_plugin.weights import available, load, read_about, save
 
-
 ROOT = Path(__file__).parent.parent
 
 
