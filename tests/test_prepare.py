@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killer import inject
 
 from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
@@ -437,26 +438,15 @@ def test_a_shard_without_an_input_is_an_empty_store(tmp_path: Path) -> None:
 
 # --- a process that dies
 
+
 # Imported by Python itself at start: kills a worker when it opens a file of this name, as a
 # decoder's segmentation fault would. The package knows nothing of it.
-KILLER = """
-import os, pathlib, signal
-is_file = pathlib.Path.is_file
-def deadly(path, *args, **more):
-    if path.name.startswith("deadly"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return is_file(path, *args, **more)
-pathlib.Path.is_file = deadly
-"""
-
-
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_a_file_that_kills_its_process_is_refused_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "inject").mkdir()
-    (tmp_path / "inject" / "sitecustomize.py").write_text(KILLER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "inject"), prepend=os.pathsep)
+    folder = inject(tmp_path / "inject")
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     (tmp_path / "videos").mkdir()
     for name in ("deadly", "harmless"):
         write_video(tmp_path / "videos" / f"{name}.mp4", flash(30, 10), audio=click(1.2, 0.4))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from killer import inject
 from small_store import contents
 from synth import talk
 
@@ -258,24 +259,13 @@ def test_engines_that_there_are_not(wrong: dict[str, Any]) -> None:
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "syncdisc-plugin[ray]"'
 )
-# Imported by Python itself at start: what a decoder's segmentation fault would do.
-KILLER = """
-import os, pathlib, signal
-is_file = pathlib.Path.is_file
-def deadly(path, *args, **more):
-    if path.name.startswith("deadly"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return is_file(path, *args, **more)
-pathlib.Path.is_file = deadly
-"""
 
 
 @needs_ray
 @pytest.mark.slow
 def test_the_store_is_the_local_pools(tmp_path: Path) -> None:
     """Two workers on a cluster of this machine, good files, a broken one and one that kills."""
-    (tmp_path / "inject").mkdir()
-    (tmp_path / "inject" / "sitecustomize.py").write_text(KILLER)
+    folder = inject(tmp_path / "inject")
     for i, name in enumerate(["s0/a", "s0/b", "s1/c", "s1/deadly", "s2/d"]):
         clip = talk(i, speaker=i // 2, n_frames=40, side_px=64)
         path = tmp_path / "videos" / f"{name}.mp4"
@@ -283,7 +273,7 @@ def test_the_store_is_the_local_pools(tmp_path: Path) -> None:
         write_video(path, clip.frames, audio=clip.audio)
     (tmp_path / "videos" / "broken.mp4").write_text("<html>404</html>")
     argv = [sys.executable, "-m", "syncdisc_plugin", "prepare", "videos", "--detector", "none"]
-    paths = [str(tmp_path / "inject"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     env.pop("RAY_ADDRESS", None)
     for engine in ("local", "ray"):
