@@ -218,7 +218,8 @@ def test_batches_that_are_none() -> None:
 @pytest.mark.real
 def test_shipped_weights_on_real_batches(clips_dir: Path, models_dir: Path, tmp_path: Path) -> None:
     """As is, with the audio moved, and in a range that is not the named one."""
-    videos = sorted((clips_dir / "presenters").rglob("*.mp4"))[:48:6]
+    # Of the MP4s the sound is late by about a frame: their headers do not name the AAC's priming.
+    videos = sorted((clips_dir / "presenters").rglob("*.mkv"))[::3]
     prepare(videos, tmp_path / "store", settings=PrepareSettings(models=models_dir))
     store = ClipStore(tmp_path / "store")
     border = (store.spec.stored_px - store.spec.face_px) // 2
