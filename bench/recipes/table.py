@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.store import read_rows
@@ -118,24 +119,36 @@ def _ratio(part: int, whole: int) -> str:
 
 
 def _draw(rows: list[dict], path: Path) -> None:
-    """Held-out accuracy over wall-clock time, and accuracy over the share of spoiled clips."""
+    """Accuracy over time and, where there are several, over the share of spoiled clips."""
     common = Counter(map(_budget, rows)).most_common(1)[0][0]
     rows = [r for r in rows if _budget(r) == common]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    panels = [_over_time, _over_spoiled][: 1 + (len({r["spoil"] for r in rows}) > 1)]
+    width = 5.5 * len(panels)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 4), layout="constrained")
+    for panel, axis in zip(panels, np.atleast_1d(axes), strict=True):
+        panel(axis, rows)
+        axis.set_ylim(0, 1)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _over_time(axis: Axes, rows: list[dict]) -> None:
     for arm in ("field", "field-loss", "control", "stage3"):
         for number, r in enumerate(r for r in rows if r["arm"] == arm and r["spoil"] == 0):
-            left.plot(
+            axis.plot(
                 [p["seconds"] / 60 for p in r["curve"]],
                 [p["pm_accuracy_15"] for p in r["curve"]],
                 color=COLOURS[arm],
                 marker=".",
                 label=None if number else NAMES[arm].strip(),
             )
-    left.axhline(3 / 31, color="0.7", lw=0.8, ls=":")
-    left.set(xlabel="minutes, loading and measuring included", ylabel="PM accuracy, 15 frames, dev")
-    left.set_ylim(0, 1)
-    if left.lines[1:]:
-        left.legend(frameon=False, fontsize=8)
+    axis.axhline(3 / 31, color="0.7", lw=0.8, ls=":")
+    axis.set(xlabel="minutes, loading and measuring included", ylabel="PM accuracy, 15 frames, dev")
+
+
+def _over_spoiled(axis: Axes, rows: list[dict]) -> None:
     for arm, name in NAMES.items():
         parts = sorted({r["spoil"] for r in rows if r["arm"] == arm})
         values = [
@@ -145,7 +158,7 @@ def _draw(rows: list[dict], path: Path) -> None:
         if parts:
             mean = np.array([np.mean(v) for v in values])
             spread = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
-            right.errorbar(
+            axis.errorbar(
                 [100 * p for p in parts],
                 mean,
                 yerr=np.abs(spread),
@@ -154,8 +167,4 @@ def _draw(rows: list[dict], path: Path) -> None:
                 capsize=3,
                 label=name.strip(),
             )
-    right.set(xlabel="training clips spoiled, %", ylabel="PM accuracy, 15 frames, test speakers")
-    right.set_ylim(0, 1)
-    right.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)
+    axis.set(xlabel="training clips spoiled, %", ylabel="PM accuracy, 15 frames, test speakers")
