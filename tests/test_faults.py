@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from syncdisc_plugin.data import store as store_module
-from syncdisc_plugin.data.prepare import PrepareSettings, _content_key, _list_inputs, prepare
+from syncdisc_plugin.data.inputs import list_inputs
+from syncdisc_plugin.data.prepare import PrepareSettings, _content_key, prepare
 from syncdisc_plugin.data.store import read_rows, refused_row, write_shard
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media import decode, list_videos
@@ -116,7 +117,7 @@ def test_links_that_lead_nowhere_have_rows(tmp_path: Path) -> None:
     videos.mkdir()
     (videos / "dangling.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (videos / "itself.mp4").symlink_to("itself.mp4")
-    assert len(list_videos([videos])) == len(_list_inputs([videos])) == 2
+    assert len(list_videos([videos])) == len(list_inputs([videos])) == 2
     settings = PrepareSettings(detector="none", workers=1)
     prepare([videos], tmp_path / "store", settings=settings)
     rows = {Path(r["path"]).name: r for r in read_rows(tmp_path / "store" / "manifest.jsonl")}
