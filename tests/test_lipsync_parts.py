@@ -45,7 +45,7 @@ def wav(tmp_path: Path) -> Path:
 def test_numbers_are_those_of_score(tmp_path: Path) -> None:
     """The one that ends first is the first, whichever is seen first."""
     from generator_integration.reference.face import scan_video
-    from syncdisc_plugin.data.prepare import Footage
+    from syncdisc_plugin.data.footage import Footage
     from syncdisc_plugin.faces import TrackSettings
     from syncdisc_plugin.media.stream import PictureStream
 

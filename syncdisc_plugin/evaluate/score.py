@@ -139,7 +139,7 @@ class Scorer:
             MediaError, FaceError: the video cannot be used; the message says why.
         """
         from syncdisc_plugin.data.embed import embed_frames, embed_mel
-        from syncdisc_plugin.data.prepare import Footage
+        from syncdisc_plugin.data.footage import Footage
         from syncdisc_plugin.media.phase import frame_leads_s
 
         spec = self.net.spec

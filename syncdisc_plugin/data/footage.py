@@ -1,0 +1,120 @@
+"""One video as face tracks with their sound: what becomes clips, or is judged at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from syncdisc_plugin.data.cost import Cost
+from syncdisc_plugin.errors import FaceError, MediaError
+from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow
+from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.timing import sample_of_frame
+
+SILENT_DB = -60.0
+
+
+class Footage:
+    """One video, decoded and followed: its face tracks with their audio.
+
+    Raises:
+        MediaError: it cannot be decoded, or its audio is silent.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        detect: Detector,
+        spec: ClipSpec,
+        track: TrackSettings,
+        cost: Cost | None = None,
+    ) -> None:
+        from syncdisc_plugin.media import decode
+
+        self.path, self.detect, self.spec, self.track = path, detect, spec, track
+        self.cost = Cost() if cost is None else cost
+        with self.cost.step("decode"):
+            self.recording = decode(path, fps=spec.fps, sample_rate_hz=spec.mel.sample_rate_hz)
+        power = float(np.mean(np.square(self.recording.audio)))
+        self.tally = TrackTally()
+        self.loudness_db = 10 * float(np.log10(max(1e-12, power)))
+        if self.loudness_db < SILENT_DB:
+            raise MediaError(
+                f"{path}: the audio is silent ({self.loudness_db:.0f} dB). Nothing can be judged; "
+                "check that the right audio stream is the first one."
+            )
+
+    def clips(self) -> Iterator[tuple[Track, dict[str, np.ndarray]]]:
+        """Tracks with tensors as stored: frames (F, S, S, 3), mel (L, M), audio (F * 640,) int16.
+
+        Raises:
+            FaceError: at the end, when there was no track; the message says why.
+        """
+        spec, tally, found = self.spec, self.tally, False
+        tracks = follow(
+            self.cost.each("decode", self.recording.frames()),
+            self.cost.timed("detect", self.detect),
+            self.track,
+            face_px=spec.face_px,
+            margin=spec.margin,
+            tally=tally,
+        )
+        for track in self.cost.each("crop", tracks):
+            found = True
+            audio = _audio_of(self.recording.audio, track.start_frame, track.n_frames, spec)
+            with self.cost.step("mel"):
+                tensors = _tensors(track.crops, audio, spec)
+            yield track, tensors
+        if not found:
+            reason = f"{self.path}: {_why_no_clip(tally, self.track)}"
+            note = self.recording.note
+            raise FaceError(f"{reason}; {note}" if note else reason)
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What was met, for the manifest; final after `clips`. Tracks are pieces of tracks."""
+        t, fps = self.tally, self.spec.fps
+        return {
+            "seconds": round(t.frames / fps, 2),
+            "cuts": t.cuts,
+            "detections": t.detections,
+            "too_small": t.too_small,
+            "too_unsure": t.too_unsure,
+            "tracks": t.tracks + t.too_short,
+            "too_short": t.too_short,
+            "too_short_seconds": round(t.too_short_frames / fps, 2),
+        }
+
+
+def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
+    if not tally.frames:
+        return "no frame where picture and sound overlap"
+    if not tally.detections:
+        return f"no face in {tally.frames} frames. Try another --detector"
+    if tally.too_short:
+        cuts = f" between {tally.cuts} scene cuts" if tally.cuts else ""
+        return f"no face stays for {track.min_frames} frames{cuts}. Lower --track.min_frames"
+    return (
+        f"faces were seen, {tally.too_small} under {track.min_face_px} px and "
+        f"{tally.too_unsure} under score {track.min_score}. Lower --track.min_face_px or min_score"
+    )
+
+
+def _audio_of(audio: np.ndarray, start: int, n_frames: int, spec: ClipSpec) -> np.ndarray:
+    """Exactly the samples of those frames; a missing tail (under a frame) is silence."""
+    first, last = sample_of_frame(start, spec), sample_of_frame(start + n_frames, spec)
+    part = audio[first:last]
+    return np.pad(part, (0, last - first - len(part)))
+
+
+def _tensors(crops: np.ndarray, audio: np.ndarray, spec: ClipSpec) -> dict[str, np.ndarray]:
+    import torch
+
+    from syncdisc_plugin.mel import log_mel
+
+    mel = log_mel(torch.from_numpy(audio), spec.mel).T.contiguous().numpy()
+    pcm = np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
+    return {"frames": crops, "mel": mel, "audio": pcm}
