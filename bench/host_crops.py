@@ -432,7 +432,7 @@ def read_shot(
     first, last = (
         sample_of_frame(f, spec) for f in (track.start_frame, track.start_frame + len(box))
     )
-    audio = torch.from_numpy(recording.audio[first:last])
+    audio = torch.from_numpy(recording.sound.read(first, last))
     return Shot(
         name=row["path"],
         kind=Path(row["path"]).parts[0],

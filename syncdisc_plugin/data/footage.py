@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from syncdisc_plugin.errors import FaceError, MediaError
 from syncdisc_plugin.faces import Detector, Track, TrackSettings, TrackTally, follow
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import sample_of_frame
+
+if TYPE_CHECKING:
+    from syncdisc_plugin.media.sound import Sound
 
 SILENT_DB = -60.0
 
@@ -38,9 +41,10 @@ class Footage:
         self.cost = Cost() if cost is None else cost
         with self.cost.step("decode"):
             self.recording = decode(path, fps=spec.fps, sample_rate_hz=spec.mel.sample_rate_hz)
-        power = float(np.mean(np.square(self.recording.audio)))
+            sound = self.recording.sound
+            power = sum(float(np.square(b).sum(dtype=np.float64)) for b in sound.blocks())
         self.tally = TrackTally()
-        self.loudness_db = 10 * float(np.log10(max(1e-12, power)))
+        self.loudness_db = 10 * float(np.log10(max(1e-12, power / len(sound))))
         if self.loudness_db < SILENT_DB:
             raise MediaError(
                 f"{path}: the audio is silent ({self.loudness_db:.0f} dB). Nothing can be judged; "
@@ -64,7 +68,7 @@ class Footage:
         )
         for track in self.cost.each("crop", tracks):
             found = True
-            audio = _audio_of(self.recording.audio, track.start_frame, track.n_frames, spec)
+            audio = _audio_of(self.recording.sound, track.start_frame, track.n_frames, spec)
             with self.cost.step("mel"):
                 tensors = _tensors(track.crops, audio, spec)
             yield track, tensors
@@ -103,10 +107,10 @@ def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
     )
 
 
-def _audio_of(audio: np.ndarray, start: int, n_frames: int, spec: ClipSpec) -> np.ndarray:
+def _audio_of(sound: Sound, start: int, n_frames: int, spec: ClipSpec) -> np.ndarray:
     """Exactly the samples of those frames; a missing tail (under a frame) is silence."""
     first, last = sample_of_frame(start, spec), sample_of_frame(start + n_frames, spec)
-    part = audio[first:last]
+    part = sound.read(first, last)
     return np.pad(part, (0, last - first - len(part)))
 
 

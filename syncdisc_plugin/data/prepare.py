@@ -28,7 +28,7 @@ from syncdisc_plugin.data.store import (
     shard_path,
     write_shard,
 )
-from syncdisc_plugin.errors import FaceError, SyncDiscError
+from syncdisc_plugin.errors import FaceError, RunError, SyncDiscError
 from syncdisc_plugin.faces import (
     Detector,
     QualityMeter,
@@ -216,6 +216,8 @@ def _prepare_video(job: Job) -> list[dict[str, Any]]:
     """Rows of one video. The one place where any exception becomes a row."""
     try:
         rows = _clips_of(job)
+    except RunError:  # this machine's fault, as a full disk is
+        raise
     except SyncDiscError as error:
         rows = [refused_row(job.key, job.path, str(error))]
     except Exception as error:

@@ -29,6 +29,7 @@ from syncdisc_plugin.media.container import (
     trimmed_s,
     why,
 )
+from syncdisc_plugin.media.sound import Sound
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -40,9 +41,6 @@ VIDEO_SUFFIXES = frozenset((
 MAX_MISSING_S = 0.5
 # Damaged headers claim anything, and memory is taken by what they claim.
 MAX_PIXELS = 8192 * 4352
-AUDIO_RATES_HZ = (1000, 768_000)
-# Streams that pause send nothing meanwhile; more silence than this per second of sound is damage.
-MAX_SILENCE_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Source:
 
 @dataclass
 class Recording:
-    """One video on the clip clock: the sound in memory, the picture on demand."""
+    """One video on the clip clock: the sound at hand, the picture on demand."""
 
     path: Path
     """The file."""
@@ -81,18 +79,28 @@ class Recording:
     """What the file holds."""
     start_s: float
     """t = 0 of the clip clock, on the file's clock."""
-    audio: np.ndarray
-    """(N,) float32 mono, about [-1, 1]; sample n is heard at n / sample_rate_hz."""
+    sound: Sound
+    """Mono; sample n is heard at n / sample_rate_hz."""
     fps: int
     """Frames per second that `frames` gives."""
     sample_rate_hz: int
-    """Samples per second of `audio`."""
+    """Samples per second of the sound."""
     threads: int
     """Threads that decode the picture; 0 = one per core."""
     trimmed_s: float = 0.0
     """What the decoder's times of the picture lack, as `trimmed_s` of `container` found it."""
     note: str | None = None
     """Why less than the whole file was read; None when all is well. Final after `frames`."""
+
+    @property
+    def audio(self) -> np.ndarray:
+        """All of the sound in memory, (N,) float32 mono, about [-1, 1]."""
+        return self.sound.read()
+
+    @property
+    def n_frames(self) -> int:
+        """Whole frames that the sound lasts, F; `frames` gives no more."""
+        return len(self.sound) * self.fps // self.sample_rate_hz
 
     def frames(self) -> Iterator[np.ndarray]:
         """Decode (H, W, C=3) uint8 RGB frames at `fps`, up to the earlier end of both streams.
@@ -102,7 +110,7 @@ class Recording:
         Raises:
             MediaError: The file is gone or no longer readable.
         """
-        n_audio = len(self.audio) * self.fps // self.sample_rate_hz
+        n_audio = self.n_frames
         turns = self.source.rotation_deg // 90
         width, height = self.source.width, self.source.height
         if turns % 2:
@@ -153,11 +161,12 @@ def decode(
 
     Raises:
         MediaError: Not a readable video, or one without picture or sound.
+        RunError: No room on the disk for the sound of a long one.
     """
     path = Path(path)
     if os.path.isfile(path) and not os.path.getsize(path):
         raise MediaError(f"{path}: the file is empty. Copy or download it again.")
-    sound = _Sound(sample_rate_hz)
+    sound = Sound(sample_rate_hz)
     first: av.VideoFrame | None = None
     picture_end_s, note = 0.0, None
     with opened(path) as container:
@@ -187,7 +196,7 @@ def decode(
         if first is None or first.time is None:
             raise MediaError(f"{path}: no frame with a time can be decoded. Re-encode the file.")
         _check_size(path, first)
-        if not sound.runs:
+        if sound.start_s is None:
             because = f" ({note})" if note else ""
             raise MediaError(f"{path}: no sound can be decoded{because}. Re-encode the file.")
         source_fps = float(video.average_rate or video.guessed_rate or fps)
@@ -200,7 +209,7 @@ def decode(
             height=first.width if turns % 2 else first.height,
             fps=source_fps,
             video_start_s=first.time + late_s,
-            audio_start_s=sound.runs[0][0],
+            audio_start_s=sound.start_s,
             audio_rate_hz=sound.rate_in_hz,
             n_audio_streams=len(container.streams.audio),
             video_codec=video.codec_context.name,
@@ -208,10 +217,10 @@ def decode(
             rotation_deg=turns * 90,
         )
     start_s = max(source.video_start_s, source.audio_start_s)
-    heard = sound.from_time(start_s)
-    if not len(heard):
+    sound.begin(start_s)
+    if not len(sound):
         raise MediaError(f"{path}: the sound ends before the picture begins. Re-mux the file.")
-    return Recording(path, source, start_s, heard, fps, sample_rate_hz, threads, late_s, note)
+    return Recording(path, source, start_s, sound, fps, sample_rate_hz, threads, late_s, note)
 
 
 def _check_size(path: Path, picture: Any) -> None:
@@ -254,71 +263,6 @@ def list_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
             inside += [video for video in videos if video.suffix.lower() in VIDEO_SUFFIXES]
         found.update(dict.fromkeys(sorted(inside)))
     return list(found)
-
-
-class _Sound:
-    """Audio frames laid out by timestamp: runs without gaps, each resampled on its own."""
-
-    def __init__(self, rate_hz: int) -> None:
-        self.rate_hz = rate_hz
-        self.rate_in_hz = 0
-        self.end_s = 0.0
-        self._heard_s = self._silent_s = 0.0
-        self.runs: list[tuple[float, list[np.ndarray]]] = []
-        self._resampler: av.AudioResampler | None = None
-        self._form: tuple[Any, ...] = ()
-        self._n_in = 0
-
-    def add(self, frame: av.AudioFrame) -> None:
-        """Append a frame. Raises ValueError where its timestamp cannot belong to this file."""
-        if frame.time is None and not self.runs:
-            return  # Where it belongs is not known yet.
-        if not AUDIO_RATES_HZ[0] <= frame.sample_rate <= AUDIO_RATES_HZ[1]:
-            raise ValueError(f"{frame.sample_rate} samples per second cannot be")
-        time_s = self.end_s if frame.time is None else frame.time
-        form = frame.sample_rate, frame.layout.name, frame.format.name
-        if form != self._form or abs(time_s - self.end_s) > JITTER_S:
-            gap_s = time_s - self.end_s if self.runs else 0.0
-            self._silent_s += max(0.0, gap_s)
-            if gap_s > MAX_GAP_S or self._silent_s > MAX_GAP_S + MAX_SILENCE_SHARE * self._heard_s:
-                raise ValueError(f"timestamps jump by {gap_s:.0f} s")
-            self._flush()
-            self._form, self._n_in = form, 0
-            # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
-            # input, so the same sound would depend on its codec.
-            self._resampler = av.AudioResampler("fltp", rate=self.rate_hz)
-            self.runs.append((time_s, []))
-        self.rate_in_hz = frame.sample_rate
-        self._n_in += frame.samples
-        self._heard_s += frame.samples / frame.sample_rate
-        self.end_s = self.runs[-1][0] + self._n_in / frame.sample_rate
-        self._resample(frame)
-
-    def from_time(self, start_s: float) -> np.ndarray:
-        """Give (N,) float32 mono from `start_s` on; gaps are silence, overlaps keep the earlier."""
-        self._flush()
-        runs = [
-            (round((time_s - start_s) * self.rate_hz), np.concatenate(blocks))
-            for time_s, blocks in self.runs
-            if blocks
-        ]
-        out = np.zeros(max((at + len(run) for at, run in runs), default=0), np.float32)
-        end = 0
-        for at, run in runs:
-            begin = max(at, end)
-            end = max(end, at + len(run))
-            out[begin:end] = run[begin - at :]
-        return out
-
-    def _resample(self, frame: av.AudioFrame | None) -> None:
-        assert self._resampler is not None
-        for piece in self._resampler.resample(frame):
-            self.runs[-1][1].append(piece.to_ndarray().mean(axis=0, dtype=np.float32))
-
-    def _flush(self) -> None:
-        if self._resampler is not None:
-            self._resample(None)
-            self._resampler = None
 
 
 def _truncation(container: Any, reached_s: dict[int, float]) -> str | None:

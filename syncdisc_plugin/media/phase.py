@@ -35,8 +35,7 @@ def frame_leads_s(recording: Recording) -> np.ndarray:
     if not times_s:
         raise MediaError(f"{recording.path}: no timestamps. Re-mux the file.")
     times = np.sort(times_s) - recording.start_s
-    n_frames = len(recording.audio) * recording.fps // recording.sample_rate_hz
-    moments = np.arange(n_frames) / recording.fps
+    moments = np.arange(recording.n_frames) / recording.fps
     # The nearest, and of two as near the earlier, as `frames` picks.
     nearest = np.searchsorted((times[1:] + times[:-1]) / 2, moments)
     return times[nearest] - moments
