@@ -129,13 +129,13 @@ def _folder_from(name: str) -> Path:
     return Path(value)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def clips_dir() -> Path:
     """Folder of real footage."""
     return _folder_from("SYNCDISC_CLIPS")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def models_dir() -> Path:
     """Folder of face detector files."""
     return _folder_from("SYNCDISC_MODELS")

@@ -20,7 +20,7 @@ from syncdisc_plugin.train import TrainSettings
 
 SPEC = ClipSpec(face_px=32)
 GOOD: dict[str, Any] = {"face_px": 120.0, "sharpness": 0.4, "turn_deg": 5.0, "face_score": 0.93}
-GOOD |= {"loudness_db": -20.0, "source_fps": 30.0, "language": "en"}
+GOOD |= {"crop_score": 0.93, "loudness_db": -20.0, "source_fps": 30.0, "language": "en"}
 SEEN = {"seconds": 40.0, "cuts": 3, "detections": 90, "too_small": 0, "too_unsure": 0}
 SEEN |= {"tracks": 3, "too_short": 2, "too_short_seconds": 1.2}
 BAD = {
@@ -28,6 +28,7 @@ BAD = {
     "max_turn_deg": ({"turn_deg": 50.0}, 30),
     "min_sharpness": ({"sharpness": 0.1}, 0.2),
     "min_face_score": ({"face_score": 0.7}, 0.85),
+    "min_crop_score": ({"crop_score": 0.91}, 0.92),
     "min_loudness_db": ({"loudness_db": -50.0}, -40),
     "min_source_fps": ({"source_fps": 12.0}, 20),
     "languages": ({"language": "es"}, ("en", "de")),

@@ -477,7 +477,8 @@ def test_quality_is_the_median_over_a_few_crops(
     crops = np.stack([face] * 300)
     crops[0] = crops[-1] = 0  # the ends of a track are fades more often than not
     quality = QualityMeter()(crops)
-    assert quality.sharpness == pytest.approx(sharpness(face)) and quality.turn_deg is None
+    assert quality.sharpness == pytest.approx(sharpness(face))
+    assert (quality.turn_deg, quality.crop_score) == (None, None)
     assert QualityMeter()(crops[:1]).sharpness == 0
 
 
@@ -486,5 +487,8 @@ def test_the_turn_of_a_head_is_measured_where_yunet_is_there(portrait: np.ndarra
     if not os.environ.get("SYNCDISC_MODELS"):
         pytest.skip("SYNCDISC_MODELS is not set")
     crop = crop_face(portrait, PORTRAIT_BOX[0], face_px=96, margin=0.125)
-    turn = QualityMeter()(crop[None]).turn_deg
-    assert turn is not None and turn < 30
+    quality = QualityMeter()(crop[None])
+    assert quality.turn_deg is not None and quality.turn_deg < 30
+    assert quality.crop_score is not None and 0.85 < quality.crop_score < 1
+    nothing = QualityMeter()(np.zeros_like(crop)[None])
+    assert (nothing.turn_deg, nothing.crop_score) == (None, 0.0)

@@ -32,6 +32,9 @@ class Choice:
     """Least sharpness; look at the report's worst mouths for what a figure means."""
     min_face_score: float = 0.0
     """Least median score of the face detector, in [0, 1]."""
+    min_crop_score: float = 0.0
+    """Least median score of YuNet on the crops, in [0, 1]. The report shows where the few faces
+    lie that something covers; 0.92 is a beginning."""
     min_loudness_db: float = -200.0
     """Least level of the sound, in dB below full scale."""
     min_source_fps: float = 0.0
@@ -77,6 +80,7 @@ class Choice:
             "max_turn_deg": turn is not None and turn > self.max_turn_deg,
             "min_sharpness": clip.sharpness is not None and clip.sharpness < self.min_sharpness,
             "min_face_score": clip.face_score is not None and clip.face_score < self.min_face_score,
+            "min_crop_score": clip.crop_score is not None and clip.crop_score < self.min_crop_score,
             "min_loudness_db": clip.loudness_db < self.min_loudness_db,
             "min_source_fps": 0 < clip.source_fps < self.min_source_fps,
             "languages": bool(self.languages) and clip.language not in self.languages,

@@ -291,5 +291,6 @@ def _clip_of(job: Job, place: str, footage: Footage, track: Track, n_mels: int) 
         face_score=round(float(np.median(track.scores)), 3),
         sharpness=round(quality.sharpness, 4),
         turn_deg=None if quality.turn_deg is None else round(quality.turn_deg, 1),
+        crop_score=None if quality.crop_score is None else round(quality.crop_score, 4),
         language=job.language,
     )

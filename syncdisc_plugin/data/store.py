@@ -63,12 +63,13 @@ class Clip:
     note: str = ""
     """What was odd but no reason to refuse."""
     face_score: float | None = None
-    """Median score of the face's detections, in [0, 1]; a covered face has less. None, here and
-    below: not measured."""
+    """Median score of the face's detections, in [0, 1]. None, here and below: not measured."""
     sharpness: float | None = None
     """Fine detail of the crops as a ratio of their contrast (`faces.quality.sharpness`)."""
     turn_deg: float | None = None
     """How far the head is turned to either side, in degrees; median over some frames."""
+    crop_score: float | None = None
+    """Median score of YuNet on the crops, in [0, 1]; what covers the mouth lowers it a little."""
     language: str = ""
     """As the speakers' table names it."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from syncdisc_plugin.data.store import Clip, ClipStore
 from syncdisc_plugin.errors import FaceError, StoreError
-from syncdisc_plugin.faces.turn import load_turn_meter
+from syncdisc_plugin.faces.turn import Look, load_look
 
 LOOKS = 5  # frames of a clip whose turn is measured
 FACE_PX = (48, 96, 192)
@@ -42,18 +42,18 @@ def group_names(
         "face_px": [_between(c.face_px, FACE_PX, " px") for c in clips],
     }
     try:
-        turn = load_turn_meter(models)
+        look = load_look(models)
     except FaceError:
         pass  # no file, no network: figures do not depend on it
     else:
-        out["head_turn"] = [_between(_turn(store, c, turn), TURN_DEG, "°") for c in clips]
+        out["head_turn"] = [_between(_turn(store, c, look), TURN_DEG, "°") for c in clips]
     return out | (_columns(about, clips) if about else {})
 
 
-def _turn(store: ClipStore, clip: Clip, measure: Callable[[np.ndarray], float]) -> float:
+def _turn(store: ClipStore, clip: Clip, look: Callable[[np.ndarray], Look]) -> float:
     """Median over some frames of how far the head is turned to either side, in degrees."""
     at = np.linspace(0, clip.n_frames - 1, LOOKS).astype(int)
-    found = [abs(measure(store.frames(clip, i, i + 1)[0])) for i in at]
+    found = [abs(look(store.frames(clip, i, i + 1)[0]).turn_deg) for i in at]
     found = [x for x in found if np.isfinite(x)]
     return float(np.median(found)) if found else float("nan")
 

@@ -50,6 +50,7 @@ _MEASURES = (
     _Measure("turn_deg", "turn of the head, degrees", "°", "max_turn_deg", "high"),
     _Measure("sharpness", "sharpness", "", "min_sharpness", "low"),
     _Measure("face_score", "score of the face detector", "", "min_face_score", "low"),
+    _Measure("crop_score", "score of the crop (less: covered)", "", "min_crop_score", "low"),
     _Measure("loudness_db", "loudness, dB below full scale", " dB", "min_loudness_db"),
     _Measure("source_fps", "frames per second of the source", "", "min_source_fps"),
     _Measure("offset_frames", "offset in frames (> 0: audio early)"),

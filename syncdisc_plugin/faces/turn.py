@@ -1,9 +1,10 @@
-"""How far a head is turned to the side, from YuNet's five points."""
+"""YuNet on a face crop: how far the head is turned, and how sure it is that this is a face."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,12 +14,18 @@ from syncdisc_plugin.faces.detect import detector_files
 NOSE = 0.6  # how far its tip stands out of the plane of the eyes, in distances of the eyes
 
 
-def load_turn_meter(
-    models: Path | None = None, *, download: bool = True
-) -> Callable[[np.ndarray], float]:
-    """A function from a face crop (H, W, 3) uint8 RGB to degrees, nan where no face is found.
+class Look(NamedTuple):
+    """What YuNet makes of one crop."""
 
-    > 0: the nose is right of the eyes' middle in the picture. Good to about ten degrees.
+    turn_deg: float
+    """> 0: the nose is right of the eyes' middle in the picture; nan where no face is found. Good
+    to about ten degrees."""
+    score: float
+    """In [0, 1]; 0 where no face is found."""
+
+
+def load_look(models: Path | None = None, *, download: bool = True) -> Callable[[np.ndarray], Look]:
+    """A function that looks at a face crop (H, W, 3) uint8 RGB.
 
     Args:
         models: see `load_detector`.
@@ -35,12 +42,15 @@ def load_turn_meter(
     finally:
         cv2.utils.logging.setLogLevel(level)
 
-    def measure(crop: np.ndarray) -> float:
+    def look(crop: np.ndarray) -> Look:
         net.setInputSize(crop.shape[1::-1])
         _, faces = net.detect(np.ascontiguousarray(crop[..., ::-1]))
-        return float("nan") if faces is None else turn_deg(faces[0][4:14].reshape(5, 2))
+        if faces is None:
+            return Look(float("nan"), 0.0)
+        best = faces[faces[:, 14].argmax()]
+        return Look(turn_deg(best[4:14].reshape(5, 2)), float(best[14]))
 
-    return measure
+    return look
 
 
 def turn_deg(points: np.ndarray) -> float:
