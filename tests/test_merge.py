@@ -13,6 +13,7 @@ import pytest
 from small_store import SPEC, add, contents, edit_rows, make
 from synth import talk
 
+from syncdisc_plugin.data.judged import read_judged
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.merge import MergeResult, merge
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
@@ -65,6 +66,23 @@ def test_shards_of_a_list_merged_are_one_run(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other)
     # And nothing is left to do in it.
     assert prepare(roots, tmp_path / "merged", spec, settings).videos == 0
+
+
+def test_what_was_found_of_clips_goes_along(parts: list[Path], tmp_path: Path) -> None:
+    """Of stores that were judged and of others; nothing of clips that were not taken."""
+    out = tmp_path / "out"
+    merge(parts[2:], out)
+    assert not (out / "judged.jsonl").exists()
+    rows = {
+        clip.id: {"clip_id": clip.id, "offset_frames": number}
+        for number, clip in enumerate(ClipStore(parts[1]).clips + ClipStore(parts[3]).clips)
+    }
+    for part in (parts[1], parts[3]):
+        mine = [json.dumps(rows[clip.id]) for clip in ClipStore(part).clips]
+        (part / "judged.jsonl").write_text("\n".join([*mine, '{"clip_id": "gone-0/0"}\n']))
+    for _ in range(2):
+        merge(parts, out)
+        assert read_judged(out) == rows
 
 
 def test_parts_merged_are_the_whole(parts: list[Path], tmp_path: Path) -> None:

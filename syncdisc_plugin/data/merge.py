@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from syncdisc_plugin.atomic import replacing
+from syncdisc_plugin.atomic import replacing, write_text
+from syncdisc_plugin.data.judged import NAME as JUDGED
+from syncdisc_plugin.data.judged import read_judged
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.store import StoreWriter, read_rows, read_spec, row_clip, shard_path
 from syncdisc_plugin.data.verify import finished_rows, shard_faults
@@ -43,9 +46,10 @@ class MergeResult:
 def merge(stores: Sequence[Path], out: Path) -> MergeResult:
     """Put the clips and refusals of `stores` into `out`; what is there already is passed over.
 
-    A kill at any time leaves a store that is whole as far as it goes; the same call goes on. The
-    stores stay as they are, and may be deleted afterwards. An input with the same key (same file,
-    same settings) in two stores is taken once, prepared rather than refused.
+    What `store judge` found of the clips goes along. A kill at any time leaves a store that is
+    whole as far as it goes; the same call goes on. The stores stay as they are, and may be deleted
+    afterwards. An input with the same key (same file, same settings) in two stores is taken once,
+    prepared rather than refused.
 
     Args:
         stores: each of the same spec, with no `prepare` at work or left unfinished.
@@ -140,7 +144,19 @@ def _merge(rows: dict[Path, _Rows], writer: StoreWriter, spec: ClipSpec) -> Merg
         if number % BATCH == 0 or number == len(inputs):
             writer.add(waiting)
             waiting = []
+    _add_judged([*rows], writer)
     return MergeResult(len(inputs), clips, known, linked, copied)
+
+
+def _add_judged(stores: Sequence[Path], writer: StoreWriter) -> None:
+    """Put what was found of the clips into one file; of what was found twice the first is kept."""
+    judged: dict[str, dict[str, Any]] = {}
+    for store in (writer.root, *stores):
+        judged = read_judged(store) | judged
+    ids = [row["id"] for row in writer.rows if row["status"] == "ok"]
+    lines = [json.dumps(judged[i]) + "\n" for i in ids if i in judged]
+    if lines:
+        write_text(writer.root / JUDGED, "".join(lines))
 
 
 def _by_key(rows: _Rows) -> dict[str, _Rows]:
