@@ -64,7 +64,8 @@ class ClipSpec:
     region: str = "lower"
     """What the face tower sees: "lower" (rows face_px//2 and below) or "face" (all rows)."""
     crop: str = "box"
-    """How the face was cut: "box" = smoothed detector box, the hosts' way."""
+    """How the face was cut: "box" = smoothed detector box, the hosts' way; "aligned" = turned,
+    scaled and shifted so that the eyes and the mouth's middle lie in fixed places."""
     color: str = "rgb"
     """Channel order inside the package."""
     mel: MelSpec = field(default_factory=MelSpec)
@@ -74,6 +75,8 @@ class ClipSpec:
         """Refuse values that no tower could be built for."""
         if self.region not in ("lower", "face"):
             raise ValueError(f'region: expected "lower" or "face", got {self.region!r}.')
+        if self.crop not in ("box", "aligned"):
+            raise ValueError(f'crop: expected "box" or "aligned", got {self.crop!r}.')
         if self.face_px % 2 or self.face_px < 32:
             raise ValueError(f"face_px: expected an even size of at least 32, got {self.face_px}.")
 

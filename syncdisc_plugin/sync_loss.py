@@ -49,6 +49,8 @@ KINDS: dict[str, Callable[[Judge, torch.Tensor], torch.Tensor]] = {
 class SyncLoss(nn.Module):
     """How unlikely it is that lips and speech belong together: -log probability, per window.
 
+    The host's frames must be cut as `spec.crop` of the weights says ("box" or "aligned").
+
     0 is perfect sync, log 2 = 0.69 is "cannot tell"; the logit is calibrated and bounded, so the
     largest value is a little above scale + |bias| (about 20), never infinite.
 

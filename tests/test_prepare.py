@@ -455,3 +455,16 @@ def test_a_file_that_kills_its_process_is_refused_alone(
     assert Path(row["path"]).name == "deadly.mp4" and "crashed" in row["reason"]
     (clip,) = ClipStore(tmp_path / "store").clips
     assert Path(clip.source).name == "harmless.mp4" and clip.n_frames == 30
+
+
+def test_an_aligned_crop_without_points_is_refused_before_anything(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"not looked at")
+    with pytest.raises(FaceError, match="--detector yunet"):
+        prepare(
+            [video],
+            tmp_path / "store",
+            ClipSpec(crop="aligned"),
+            PrepareSettings(detector="none"),
+        )
+    assert not (tmp_path / "store").exists()

@@ -83,3 +83,8 @@ def test_specs_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ClipSpec().fps = 30  # type: ignore[misc]
     assert len({ClipSpec(), ClipSpec(), ODD}) == 2
+
+
+def test_an_unknown_crop_is_refused() -> None:
+    with pytest.raises(ValueError, match="crop: expected"):
+        ClipSpec(crop="round")

@@ -49,7 +49,7 @@ def add_spec(parser: ArgumentParser) -> None:
     from syncdisc_plugin.spec import ClipSpec
 
     # What the code can do; the rest of the spec is the hosts' and stays.
-    fixed = {"fps", "window_frames", "window_mels", "crop", "color", "mel"}
+    fixed = {"fps", "window_frames", "window_mels", "color", "mel"}
     parser.add_class_arguments(ClipSpec, "spec", skip=fixed)
 
 

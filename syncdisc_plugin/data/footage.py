@@ -64,6 +64,7 @@ class Footage:
             self.track,
             face_px=spec.face_px,
             margin=spec.margin,
+            crop=spec.crop,
             tally=tally,
         )
         for track in self.cost.each("crop", tracks):

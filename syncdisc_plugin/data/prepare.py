@@ -36,6 +36,7 @@ from syncdisc_plugin.faces import (
     TrackSettings,
     load_detector,
 )
+from syncdisc_plugin.faces.detect import require_points
 from syncdisc_plugin.spec import ClipSpec
 
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
@@ -123,9 +124,11 @@ def prepare(
     videos = list_inputs([Path(p) for p in paths])[shard[0] - 1 :: shard[1]]
     speakers = read_speakers(settings.speakers)
     languages = read_speakers(settings.speakers, "language")
+    if spec.crop == "aligned":
+        require_points(settings.detector)
     if settings.engine == "local" or settings.device == "cpu":  # a cluster's head may have no GPU
         # Loaded here once, so that a missing model file is an error before anything is written.
-        load_detector(settings.detector, models=settings.models, device=settings.device)
+        _load_detector(spec, settings)
     clips, seconds, refused, cost = 0, 0.0, [], Cost()
     with StoreWriter(out, spec) as writer:
         by_key, done = {}, writer.done
@@ -147,6 +150,15 @@ def prepare(
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
     return PrepareResult(len(by_key), clips, seconds, refused, cost)
+
+
+def _load_detector(spec: ClipSpec, settings: PrepareSettings) -> Detector:
+    return load_detector(
+        settings.detector,
+        models=settings.models,
+        device=settings.device,
+        points=spec.crop == "aligned",
+    )
 
 
 def _engine(settings: PrepareSettings) -> Callable[[Sequence[Job], Begin], Results]:
@@ -198,9 +210,7 @@ def _begin(spec: ClipSpec, settings: PrepareSettings) -> Work:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     _Worker.spec, _Worker.settings = spec, settings
-    _Worker.detect = load_detector(
-        settings.detector, models=settings.models, device=settings.device
-    )
+    _Worker.detect = _load_detector(spec, settings)
     _Worker.quality = QualityMeter(settings.models)
     return _do
 

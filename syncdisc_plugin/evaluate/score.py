@@ -115,7 +115,10 @@ class Scorer:
         self.settings = settings or PrepareSettings()
         self.net = weights.load(ref, choose_device("auto"))
         self.detect = load_detector(
-            self.settings.detector, models=self.settings.models, device=self.settings.device
+            self.settings.detector,
+            models=self.settings.models,
+            device=self.settings.device,
+            points=self.net.spec.crop == "aligned",
         )
 
     def __call__(self, video: Path | str, pictures: Path | str | None = None) -> list[Score]:

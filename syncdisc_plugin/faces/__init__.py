@@ -1,7 +1,7 @@
 """Faces in footage: find them (`detect`), follow them (`track`) through a shot (`shots`), cut them
 out (`crop`), and say how well they are seen (`quality`, `turn`)."""
 
-from syncdisc_plugin.faces.crop import crop_face
+from syncdisc_plugin.faces.crop import crop_aligned, crop_face
 from syncdisc_plugin.faces.detect import DETECTORS, Detector, load_detector
 from syncdisc_plugin.faces.quality import Quality, QualityMeter
 from syncdisc_plugin.faces.track import Track, TrackSettings, TrackTally, follow
@@ -14,6 +14,7 @@ __all__ = [
     "Track",
     "TrackSettings",
     "TrackTally",
+    "crop_aligned",
     "crop_face",
     "follow",
     "load_detector",

@@ -1,4 +1,4 @@
-"""Cut one face box out of a frame, at sub-pixel precision."""
+"""Cut one face out of a frame, by its box or its points, at sub-pixel precision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
+# Where two eyes and the mouth's middle lie in the box, as ratios of its sides: medians of YuNet's
+# points in the box crops of 222 clips, made mirror-symmetric. So both crops show the same region.
+TEMPLATE = np.array([[0.29, 0.361], [0.71, 0.361], [0.5, 0.722]])
 
 
 def crop_face(
@@ -51,6 +55,54 @@ def crop_face(
     return cv2.warpAffine(
         region,
         crop_to_region,
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def crop_aligned(
+    image: np.ndarray, points: Sequence[float] | np.ndarray, *, face_px: int, margin: float
+) -> np.ndarray:
+    """Turn, scale and shift the face so that its points come nearest to `TEMPLATE`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        points: (3, 2) or (6,) x, y in pixels: the eye on the left of the picture, the other, the
+            middle of the mouth; pixel i spans [i, i+1).
+        face_px: side of the central square that the template fills.
+        margin: see `crop_face`.
+
+    Returns:
+        (S, S, 3) uint8, as `crop_face`.
+
+    Raises:
+        ValueError: the points are not three, not finite, or all in one place.
+    """
+    there = np.asarray(points, np.float64).reshape(-1, 2)
+    spread = there - there.mean(0) if len(there) else there
+    if there.shape != (3, 2) or not np.isfinite(there).all() or not spread.any():
+        raise ValueError(f"points: expected three finite points apart, got {there.tolist()}.")
+    pad = round(face_px * margin)
+    side = face_px + 2 * pad
+    wanted = pad + TEMPLATE * face_px
+    # Least squares in complex numbers: one factor is both the turn and the scale.
+    a, b = (p[:, 0] + 1j * p[:, 1] for p in (wanted - wanted.mean(0), spread))
+    step = 1 / (np.vdot(b, a) / np.vdot(b, b).real)  # image pixels per crop pixel
+    if not np.isfinite(step):
+        raise ValueError(f"points: expected eyes above a mouth, got {there.tolist()}.")
+    turn = np.array([[step.real, -step.imag], [step.imag, step.real]])
+    shift = there.mean(0) - turn @ (wanted.mean(0) - 0.5)  # where the middle of pixel 0, 0 lies
+    corners = np.array([[0, 0], [side - 1, 0], [0, side - 1], [side - 1, side - 1]]) @ turn.T
+    low, high = (corners + shift).min(0), (corners + shift).max(0)
+    factor = max(1, min(math.floor(abs(step)), *image.shape[:2]))
+    left, right = _slice(low[0], high[0], factor, image.shape[1])
+    top, bottom = _slice(low[1], high[1], factor, image.shape[0])
+    region = block_mean(image[top:bottom, left:right], factor)
+    start = (shift - (left, top)) / factor - 0.5
+    return cv2.warpAffine(
+        region,
+        np.column_stack([turn / factor, start]),
         (side, side),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,

@@ -32,12 +32,20 @@ class Detector(Protocol):
     """Finds the faces of one image."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Map (H, W, 3) uint8 RGB to (K, 5) float32 x1, y1, x2, y2, score in pixels, best first."""
+        """Map (H, W, 3) uint8 RGB to (K, 5) float32 x1, y1, x2, y2, score in pixels, best first.
+
+        Or to (K, 11): then x, y of one eye, the other, and the middle of the mouth, in pixels.
+        """
         ...
 
 
 def load_detector(
-    name: str = "auto", *, models: Path | None = None, device: str = "cpu", max_side: int = 320
+    name: str = "auto",
+    *,
+    models: Path | None = None,
+    device: str = "cpu",
+    max_side: int = 320,
+    points: bool = False,
 ) -> Detector:
     """Load a detector by one of the names in `DETECTORS`.
 
@@ -48,15 +56,21 @@ def load_detector(
         models: a folder with detector files.
         device: where the torch detectors run, "cpu" or "cuda[:N]".
         max_side: a longer image is shrunk to this longer side, in pixels, before detection.
+        points: whether eyes and mouth are needed (the crop "aligned"); "auto" is yunet then.
 
     Raises:
         ValueError: no such name, or max_side is below 32.
-        FaceError: the detector's file is missing and cannot be downloaded, or cannot be read.
+        FaceError: the detector's file is missing and cannot be downloaded, or cannot be read; or
+            it gives no points where they are needed.
     """
     if name not in DETECTORS:
         raise ValueError(f"detector: expected one of {', '.join(DETECTORS)}, got {name!r}.")
     if max_side < _MIN_SIDE:
         raise ValueError(f"max_side: expected at least {_MIN_SIDE} pixels, got {max_side}.")
+    if points:
+        require_points(name)
+    if name == "auto" and points:
+        name = "yunet"
     if name == "auto":
         name = "sfd" if device.startswith("cuda") else "yunet"
     if name == "none":
@@ -67,8 +81,17 @@ def load_detector(
     if name == "yunet":
         # FaceDetectorYN always runs on the CPU, and warns about any other device. At 160 pixels it
         # found all of 149 faces that it found at 640, with a mean overlap of 0.92 (0.95 at 320).
-        return _Scaled(_load_net(name, models, "cpu"), (min(max_side, 160), max_side))
-    return _Scaled(_load_net(name, models, device), (max_side,))
+        return _Scaled(_load_yunet(models), (min(max_side, 160), max_side))
+    return _Scaled(_load_net(name, models, device).detect_from_image, (max_side,))
+
+
+def require_points(name: str) -> None:
+    """Raise FaceError for a detector that gives no points of eyes and mouth."""
+    if name not in ("auto", "yunet"):
+        raise FaceError(
+            f'detector: the crop "aligned" needs the points of eyes and mouth, which {name} does '
+            "not give. Use --detector yunet."
+        )
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -115,11 +138,12 @@ class _Scaled:
             right, bottom = max(0, _MIN_SIDE - small_w), max(0, _MIN_SIDE - small_h)
             if right or bottom:
                 small = cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-            found = np.asarray(self.find(small), np.float32).reshape(-1, 5)
+            found = np.asarray(self.find(small), np.float32)
+            found = found.reshape(len(found), -1) if found.size else np.zeros((0, 5), np.float32)
             is_close_up = (found[:, 2:4] - found[:, :2] >= _WIDE_SHOT_PX).all(axis=1).any()
-            found[:, :4] *= np.array(
-                [columns * factor / small_w, rows * factor / small_h] * 2, np.float32
-            )
+            scale = np.array([columns * factor / small_w, rows * factor / small_h], np.float32)
+            found[:, :4] *= np.tile(scale, 2)
+            found[:, 5:] *= np.tile(scale, (found.shape[1] - 5) // 2)
             if is_close_up:
                 break
         return found[np.argsort(-found[:, 4], kind="stable")]
@@ -222,7 +246,7 @@ _FILES: dict[str, tuple[_ModelFile, ...]] = {
 }
 
 
-def _load_net(name: str, models: Path | None, device: str) -> _Find:
+def _load_net(name: str, models: Path | None, device: str) -> Any:
     """Build face-alignment's detector class (its FaceAlignment would fetch landmark nets too)."""
     try:
         module = importlib.import_module(f"face_alignment.detection.{name}")
@@ -236,7 +260,7 @@ def _load_net(name: str, models: Path | None, device: str) -> _Find:
     level = log.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_ERROR)
     try:
-        return module.FaceDetector(device, **paths).detect_from_image
+        return module.FaceDetector(device, **paths)
     except Exception as error:  # torch, numpy, OpenCV and onnxruntime each have their own
         raise FaceError(
             f"detector {name}: cannot load {', '.join(paths.values())} ({error}). "
@@ -244,6 +268,23 @@ def _load_net(name: str, models: Path | None, device: str) -> _Find:
         ) from error
     finally:
         log.setLogLevel(level)
+
+
+def _load_yunet(models: Path | None) -> _Find:
+    """YuNet with its points, which face-alignment's own call drops."""
+    net = _load_net("yunet", models, "cpu").face_detector
+
+    def find(image: np.ndarray) -> list[list[float]]:
+        net.setInputSize(image.shape[1::-1])
+        _, faces = net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return [] if faces is None else [row(face.tolist()) for face in faces]
+
+    def row(face: list[float]) -> list[float]:
+        x, y, width, height = face[:4]
+        mouth = [(face[10] + face[12]) / 2, (face[11] + face[13]) / 2]
+        return [x, y, x + width, y + height, face[14], *face[4:8], *mouth]
+
+    return find
 
 
 def detector_files(name: str, models: Path | None = None, *, download: bool = True) -> list[Path]:

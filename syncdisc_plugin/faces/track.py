@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from syncdisc_plugin.faces.crop import crop_face
+from syncdisc_plugin.errors import FaceError
+from syncdisc_plugin.faces.crop import crop_aligned, crop_face
 from syncdisc_plugin.faces.detect import Detector, overlap
 from syncdisc_plugin.faces.shots import by_shot
 
@@ -104,6 +105,7 @@ def follow(
     *,
     face_px: int,
     margin: float,
+    crop: str = "box",
     tally: TrackTally | None = None,
 ) -> Iterator[Track]:
     """Yield the face tracks of some footage, each as soon as it ends or reaches max_frames.
@@ -116,13 +118,27 @@ def follow(
         frames: (H, W, 3) uint8 RGB each, all of one size.
         face_px: see `crop_face`.
         margin: see `crop_face`.
+        crop: "box", or "aligned" by the detector's points; see `ClipSpec.crop`.
         tally: counts what was met, also when nothing is yielded.
+
+    Raises:
+        FaceError: the crop is aligned, and the detector gives no points.
     """
     tally = TrackTally() if tally is None else tally
-    crop = partial(crop_face, face_px=face_px, margin=margin)
+    how = _aligned if crop == "aligned" else crop_face
+    cut = partial(how, face_px=face_px, margin=margin)
     for number, shot in enumerate(by_shot(frames, settings.cut_ratio)):
         tally.cuts += number > 0
-        yield from _follow_shot(shot, tally.frames, detect, settings, crop, tally)
+        yield from _follow_shot(shot, tally.frames, detect, settings, cut, tally)
+
+
+def _aligned(image: np.ndarray, row: np.ndarray, *, face_px: int, margin: float) -> np.ndarray:
+    if len(row) < 11:
+        raise FaceError(
+            'detector: the crop "aligned" needs rows of 11 columns, with the points of eyes and '
+            f"mouth, got {len(row)}. Use --detector yunet."
+        )
+    return crop_aligned(image, row[5:11], face_px=face_px, margin=margin)
 
 
 def _follow_shot(
@@ -166,7 +182,7 @@ class _LiveTrack:
         self.first = self.last = frame  # confirmed by detections
         self.newest = detection.astype(np.float64)
         self.misses = 0
-        self.rows = {frame: self.newest}  # interpolated x1, y1, x2, y2, score, while needed
+        self.rows = {frame: self.newest}  # interpolated x1, y1, x2, y2, score, points, while needed
         self.next_frame = frame  # the first without a crop
         self.boxes: list[np.ndarray] = []
         self.scores: list[float] = []
@@ -183,11 +199,11 @@ class _LiveTrack:
         self.last, self.newest, self.misses = frame, after, 0
 
     def smoothed(self, reach: int) -> np.ndarray:
-        """Average the box of `next_frame` with its neighbours, as many on either side: no lag."""
+        """Average the row of `next_frame` with its neighbours, as many on either side: no lag."""
         frame = self.next_frame
         reach = min(reach, frame - self.first, self.last - frame)
         window = [self.rows[frame + i] for i in range(-reach, reach + 1)]
-        return (sum(window[1:], window[0]) / len(window))[:4]
+        return sum(window[1:], window[0]) / len(window)
 
     def take(self) -> Track:
         """Hand over the piece and begin the next one."""
@@ -214,7 +230,7 @@ def _usable(found: np.ndarray, settings: TrackSettings, tally: TrackTally) -> np
 def _link(live: list[_LiveTrack], index: int, found: np.ndarray, min_iou: float) -> None:
     """Give each live track its best detection, best pairs first; the others begin new tracks."""
     tracks, free = list(live), list(range(len(found)))
-    iou = overlap(np.array([track.newest for track in tracks]).reshape(-1, 5), found)
+    iou = overlap(np.array([track.newest[:4] for track in tracks]).reshape(-1, 4), found)
     for pair in np.argsort(-iou, axis=None, kind="stable"):
         i, j = divmod(int(pair), len(found))
         if iou[i, j] < min_iou:
@@ -240,10 +256,10 @@ def _emit(
     reach = settings.smooth_frames
     stop = track.last if is_over else track.last - reach
     while track.next_frame <= stop:
-        box = track.smoothed(reach)
-        track.boxes.append(box)
+        row = track.smoothed(reach)
+        track.boxes.append(row[:4])
         track.scores.append(track.rows[track.next_frame][4])
-        track.crops.append(crop(held[track.next_frame - index - 1], box))
+        track.crops.append(crop(held[track.next_frame - index - 1], row))
         track.rows.pop(track.next_frame - reach, None)
         track.next_frame += 1
         if len(track.crops) == settings.max_frames:
