@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+# EFBIG is a limit on the size of files.
+_MACHINES_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
+
 
 class SyncDiscError(Exception):
     """Base of all errors that a user can cause; the CLI prints them as one line."""
@@ -25,3 +30,8 @@ class WeightsError(SyncDiscError):
 
 class RunError(SyncDiscError):
     """A run that cannot start or go on: folder in use, other settings, no data, no workers."""
+
+
+def is_machines_fault(error: Exception) -> bool:
+    """Whether it is a full disk or the like, and so no fault of the input that was at work."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINES_FAULT

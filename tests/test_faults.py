@@ -16,12 +16,11 @@ import pytest
 
 from syncdisc_plugin.data import store as store_module
 from syncdisc_plugin.data.inputs import list_inputs
-from syncdisc_plugin.data.prepare import PrepareSettings, _content_key, prepare
+from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import read_rows, refused_row, write_shard
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media import decode, list_videos
 from syncdisc_plugin.media.stream import PictureStream, SoundStream
-from syncdisc_plugin.spec import ClipSpec
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files and signals")
 
@@ -126,8 +125,9 @@ def test_links_that_lead_nowhere_have_rows(tmp_path: Path) -> None:
     # As long as nothing changes, there is nothing to do; and then there is.
     assert prepare([videos], tmp_path / "store", settings=settings).videos == 0
     (tmp_path / "nowhere.mp4").write_text("no video, but there")
-    key = _content_key(videos / "dangling.mp4", ClipSpec(), settings)
-    assert key not in {row["key"] for row in rows.values()}
+    again = prepare([videos], tmp_path / "store", settings=settings)
+    assert [Path(row["path"]).name for row in again.refused] == ["dangling.mp4"]
+    assert "no longer there" not in again.refused[0]["reason"]
 
 
 def test_a_late_first_timestamp(bench: SimpleNamespace, tmp_path: Path) -> None:

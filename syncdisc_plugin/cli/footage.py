@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncdisc_plugin.cli.parsing import WEIGHTS, add_prepare, add_spec, new_parser, prepare_settings
+from syncdisc_plugin.cli.parsing import (
+    VIDEOS,
+    WEIGHTS,
+    add_prepare,
+    add_spec,
+    new_parser,
+    prepare_settings,
+)
+from syncdisc_plugin.data.remote import location
 from syncdisc_plugin.errors import RunError
 
 if TYPE_CHECKING:
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 def prepare(args: Sequence[str]) -> int:
     """`syncdisc prepare`."""
     parser = new_parser("prepare")
-    parser.add_argument("paths", nargs="*", type=Path, help="videos, or folders of videos")
+    parser.add_argument("paths", nargs="*", type=location, help=VIDEOS)
     parser.add_argument("--out", type=Path, required=True, help="the store: new, or to add to")
     parser.add_argument(
         "--shard",
@@ -62,7 +70,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 def run_prepare(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     out: Path,
     spec: Namespace,
     settings: Any,

@@ -22,6 +22,7 @@ VERBS = {
 }
 
 RESUME = "go on with a run that was stopped, with the settings that are stored in it"
+VIDEOS = "videos, folders of videos, or URLs of either (s3://..., as fsspec reads them)"
 WEIGHTS = "shipped name, or a checkpoint"
 # Settings of `prepare` that mean nothing where single videos are read in this process.
 MANY_VIDEOS = {"workers", "speakers", "engine", "ray_address"}

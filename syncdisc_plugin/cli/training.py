@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncdisc_plugin.cli.footage import run_prepare
-from syncdisc_plugin.cli.parsing import RESUME, add_prepare, add_spec, new_parser, prepare_settings
+from syncdisc_plugin.cli.parsing import (
+    RESUME,
+    VIDEOS,
+    add_prepare,
+    add_spec,
+    new_parser,
+    prepare_settings,
+)
+from syncdisc_plugin.data.remote import location
 from syncdisc_plugin.errors import RunError
 
 if TYPE_CHECKING:
@@ -46,7 +54,7 @@ def run(args: Sequence[str]) -> int:
 
     parser = new_parser("run")
     parser.add_argument("--config", action="config", help="YAML or JSON with any of these")
-    parser.add_argument("--videos", type=Path, nargs="+", required=True, help="files or folders")
+    parser.add_argument("--videos", type=location, nargs="+", required=True, help=VIDEOS)
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help=RESUME)
     add_prepare(parser, skip={"device"})

@@ -5,30 +5,105 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+from syncdisc_plugin.data import remote
 from syncdisc_plugin.errors import MediaError
 
 
-def list_inputs(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """(root, video) of every file, once, in an order that all jobs of an array agree upon."""
-    from syncdisc_plugin.media import list_videos
+@dataclass(frozen=True)
+class Input:
+    """One video to prepare."""
 
-    found = {os.path.realpath(v): (root, v) for root in roots for v in list_videos([root])}
+    place: str
+    """Path or URL."""
+    below: str
+    """Its name below what was given; of a file that was itself given, its own name."""
+    folder: str
+    """The first folder below what was given, or that itself: who speaks, if nothing else says."""
+    version: list[Any]
+    """What changes when the file changes."""
+
+
+def list_inputs(roots: Sequence[str | Path]) -> list[Input]:
+    """Every file once, in an order that all jobs of an array agree upon.
+
+    Args:
+        roots: files, folders of videos, and URLs of either, which have to be str.
+
+    Raises:
+        MediaError: one does not exist, or none holds a video.
+        RunError: a URL that cannot be opened or listed.
+    """
+    found: dict[str, Input] = {}
+    for root in roots:
+        if isinstance(root, str) and remote.is_url(root):
+            inside = [_of_url(root, *each) for each in remote.list_videos(root)]
+        else:
+            remote.check_local("videos", Path(root), "Give it as a str: Path drops a slash.")
+            inside = _below(Path(root))
+        found |= {canonical(video.place): video for video in inside}
     if not found:
         names = ", ".join(str(r) for r in roots)
         raise MediaError(f"videos: no video file in {names}. Give files, or folders of videos.")
-
-    def place(item: tuple[Path, Path]) -> tuple[str, str]:
-        # By the name below the root first: other machines may see the root elsewhere.
-        root, video = item
-        return video.relative_to(root if root.is_dir() else root.parent).as_posix(), str(video)
-
-    return sorted(found.values(), key=place)
+    # By the name below the root first: other machines may see the root elsewhere.
+    return sorted(found.values(), key=lambda video: (video.below, video.place))
 
 
-def read_speakers(path: Path | None, column: str = "speaker") -> dict[Path, str]:
-    """A column of the table of speakers by path: who speaks, or in what language.
+def _below(root: Path) -> list[Input]:
+    from syncdisc_plugin.media import list_videos
+
+    out = []
+    for video in list_videos([root]):
+        if root.is_dir():
+            below = video.relative_to(root)
+            folder = below.parts[0] if len(below.parts) > 1 else Path(canonical(root)).name
+        else:
+            below, folder = Path(video.name), Path(canonical(video)).parent.name
+        out.append(Input(str(video), below.as_posix(), folder, version(str(video))))
+    return out
+
+
+def _of_url(root: str, url: str, below: str, version: list[Any]) -> Input:
+    parts = PurePosixPath(below).parts
+    if len(parts) > 1:
+        folder = parts[0]
+    else:
+        # Of "zip://::s3://bucket/ann.zip" the archive: the last name that there is.
+        base = root if url != root else root.rsplit("/", 1)[0]
+        names = [name for name in base.split("/") if name and not name.endswith(":")]
+        folder = names[-1] if names else ""
+    return Input(url, below, folder, version)
+
+
+def version(place: str) -> list[Any]:
+    """What changes when the file or object changes, of what cannot be looked at too."""
+    try:
+        if remote.is_url(place):
+            return remote.version(place)
+        stat = Path(place).stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    except OSError as error:
+        return unreadable(error)
+
+
+def unreadable(error: OSError) -> list[Any]:
+    """The version of what cannot be looked at; it is tried again when it can be."""
+    return [0, -(error.errno or 1)]
+
+
+def canonical(place: str | Path) -> str:
+    """One name for a file, by whatever links it is reached; a URL as it is.
+
+    Unlike `Path.resolve`, it takes a link that leads to itself.
+    """
+    return str(place) if remote.is_url(place) else os.path.realpath(place)
+
+
+def read_speakers(path: Path | None, column: str = "speaker") -> dict[str, str]:
+    """A column of the table of speakers by `canonical` place: who speaks, or in what language.
 
     {} without a table, "" where it has no such column.
 
@@ -41,17 +116,8 @@ def read_speakers(path: Path | None, column: str = "speaker") -> dict[Path, str]
         reader = csv.DictReader(file)
         if not {"path", "speaker"} <= set(reader.fieldnames or ()):
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        return {real(path.parent / row["path"]): row.get(column) or "" for row in reader}
+        return {_place(path, row["path"]): row.get(column) or "" for row in reader}
 
 
-def folder_speaker(root: Path, video: Path) -> str:
-    """The first folder below the root that was given, or that root itself."""
-    if root.is_dir():
-        inside = video.parent.relative_to(root).parts
-        return inside[0] if inside else real(root).name
-    return real(video).parent.name
-
-
-def real(path: Path) -> Path:
-    """Where a path leads. Unlike `resolve`, it takes a link that leads to itself."""
-    return Path(os.path.realpath(path))
+def _place(table: Path, text: str) -> str:
+    return text if remote.is_url(text) else canonical(table.parent / text)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,15 @@ from tqdm import tqdm
 
 from syncdisc_plugin.data.cost import Cost, peak_memory_mb
 from syncdisc_plugin.data.footage import Footage
-from syncdisc_plugin.data.inputs import folder_speaker, list_inputs, read_speakers, real
+from syncdisc_plugin.data.inputs import (
+    canonical,
+    list_inputs,
+    read_speakers,
+    unreadable,
+    version,
+)
 from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
+from syncdisc_plugin.data.remote import is_url, local_copy
 from syncdisc_plugin.data.store import (
     Clip,
     StoreWriter,
@@ -28,7 +34,7 @@ from syncdisc_plugin.data.store import (
     shard_path,
     write_shard,
 )
-from syncdisc_plugin.errors import FaceError, RunError, SyncDiscError
+from syncdisc_plugin.errors import FaceError, RunError, SyncDiscError, is_machines_fault
 from syncdisc_plugin.faces import (
     Detector,
     QualityMeter,
@@ -41,11 +47,6 @@ from syncdisc_plugin.spec import ClipSpec
 
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 Engine = Literal["local", "ray"]
-# EFBIG is a limit on the size of files, here of the shard.
-_NOT_THE_VIDEOS_FAULT = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
-    *(errno.EMFILE, errno.ENFILE),
-)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class PrepareSettings:
     device: str = "cpu"
     """Where the detector runs: cpu or cuda."""
     speakers: Path | None = None
-    """CSV with the columns path,speaker (paths relative to it), and language if you like. Without
-    it the first folder below the one that is given is the speaker, with all that it holds."""
+    """CSV with the columns path,speaker (paths relative to it, or URLs), and language if you like.
+    Without it the first folder below the one that is given is the speaker, with all that it
+    holds."""
     workers: int = 0
     """Processes; 0 takes one per core. One is a process of its own too, which a file that crashes
     the decoder can take down without the command."""
@@ -99,7 +101,7 @@ class PrepareResult:
 
 
 def prepare(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     out: Path,
     spec: ClipSpec | None = None,
     settings: PrepareSettings | None = None,
@@ -108,11 +110,13 @@ def prepare(
 ) -> PrepareResult:
     """Fill the store `out` from videos and folders of videos, or the i-th of n parts of them.
 
-    Finished inputs are not redone. `shard` is (i, n), counted from 1.
+    URLs are what fsspec reads, and have to be str (a Path drops a slash): each file is copied into
+    the store's folder while it is at work. Finished inputs are not redone. `shard` is (i, n),
+    counted from 1.
 
     Raises:
         ValueError: a shard that is none.
-        MediaError: a path that does not exist, or no video in any of them.
+        MediaError: a path or URL that does not exist, or no video in any of them.
         FaceError: the detector cannot be loaded (nothing is written then).
         StoreError: `out` is no store of the same spec, or another process is at work on it.
         RunError: workers cannot start, or there is no Ray. No input is refused then.
@@ -121,7 +125,7 @@ def prepare(
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard: expected (i, n) with 1 <= i <= n, got {shard}. Count from 1.")
     run = _engine(settings)
-    videos = list_inputs([Path(p) for p in paths])[shard[0] - 1 :: shard[1]]
+    videos = list_inputs(paths)[shard[0] - 1 :: shard[1]]
     speakers = read_speakers(settings.speakers)
     languages = read_speakers(settings.speakers, "language")
     if spec.crop == "aligned":
@@ -132,12 +136,12 @@ def prepare(
     clips, seconds, refused, cost = 0, 0.0, [], Cost()
     with StoreWriter(out, spec) as writer:
         by_key, done = {}, writer.done
-        for root, video in videos:
-            speaker = speakers.get(real(video)) or folder_speaker(root, video)
-            key = _content_key(video, spec, settings)
+        for video in videos:
+            name = canonical(video.place)
+            key = _content_key(name, video.version, spec, settings)
             if key not in done:
-                language = languages.get(real(video)) or ""
-                by_key[key] = Job(key, str(video), speaker, str(out), language)
+                speaker = speakers.get(name) or video.folder
+                by_key[key] = Job(key, video.place, speaker, str(out), languages.get(name) or "")
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
         with bar, closing(run(list(by_key.values()), partial(_begin, spec, settings))) as results:
             for result in results:
@@ -175,20 +179,15 @@ def _engine(settings: PrepareSettings) -> Callable[[Sequence[Job], Begin], Resul
     )
 
 
-def _content_key(video: Path, spec: ClipSpec, settings: PrepareSettings) -> str:
+def _content_key(name: str, version: list[Any], spec: ClipSpec, settings: PrepareSettings) -> str:
     """Changes when the file, the spec or what decides the crops changes.
 
     What cannot be looked at has a key too: it ends as a row, and is tried again when it can be.
     """
-    try:
-        stat = video.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-    except OSError as error:
-        state = [0, -(error.errno or 1)]
     # "auto" is another detector on another device.
     detector = f"{settings.detector}@{settings.device.split(':')[0]}"
     how = [detector, asdict(settings.track)]
-    what = [str(real(video)), *state, spec.to_json(), how]
+    what = [name, *version, spec.to_json(), how]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 
 
@@ -223,29 +222,45 @@ def _do(job: Job) -> Done:
 
 
 def _prepare_video(job: Job) -> list[dict[str, Any]]:
-    """Rows of one video. The one place where any exception becomes a row."""
+    """Rows of one video."""
+    if not is_url(job.path):
+        return _if_unchanged(job, _rows_of(job, Path(job.path)))
+    beside = shard_path(Path(job.store), job.key)
+    with ExitStack() as held:
+        try:
+            with _Worker.cost.step("fetch"):
+                video = held.enter_context(local_copy(job.path, beside))
+        except OSError as error:
+            if is_machines_fault(error):
+                raise
+            reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
+            return [refused_row(_key_now(job, unreadable(error)), job.path, reason)]
+        return _if_unchanged(job, _rows_of(job, video))
+
+
+def _rows_of(job: Job, video: Path) -> list[dict[str, Any]]:
+    """Rows of the video at hand. The one place where any exception becomes a row."""
     try:
-        rows = _clips_of(job)
+        return _clips_of(job, video)
     except RunError:  # this machine's fault, as a full disk is
         raise
     except SyncDiscError as error:
-        rows = [refused_row(job.key, job.path, str(error))]
+        reason = str(error)
     except Exception as error:
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_THE_VIDEOS_FAULT:
+        if is_machines_fault(error):
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        rows = [refused_row(job.key, job.path, reason)]
-    return _if_unchanged(job, rows)
+    return [refused_row(job.key, job.path, reason.replace(str(video), job.path))]
 
 
 def _if_unchanged(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows; of a file that is no longer what its key says, a refusal.
 
-    Sound and picture are read one after the other: they may be of two different files then. Its
-    new state has another key, so that the next run does it again.
+    Sound and picture are read one after the other: they may be of two different files then. The
+    refusal has the key of what cannot be read, so that the next run does it again.
     """
-    if _content_key(Path(job.path), _Worker.spec, _Worker.settings) == job.key:
+    if _key_now(job, version(job.path)) == job.key:
         return rows
     for shard in {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}:
         shard_path(Path(job.store), shard).unlink(missing_ok=True)
@@ -253,12 +268,16 @@ def _if_unchanged(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         f"{job.path}: was written to, replaced or deleted after it was listed. "
         "Run the same command again when nothing writes to it."
     )
-    return [refused_row(job.key, job.path, reason)]
+    return [refused_row(_key_now(job, unreadable(OSError())), job.path, reason)]
 
 
-def _clips_of(job: Job) -> list[dict[str, Any]]:
+def _key_now(job: Job, version: list[Any]) -> str:
+    return _content_key(canonical(job.path), version, _Worker.spec, _Worker.settings)
+
+
+def _clips_of(job: Job, video: Path) -> list[dict[str, Any]]:
     spec = _Worker.spec
-    footage = Footage(Path(job.path), _Worker.detect, spec, _Worker.settings.track, _Worker.cost)
+    footage = Footage(video, _Worker.detect, spec, _Worker.settings.track, _Worker.cost)
     rows: list[dict[str, Any]] = []
     pending: dict[str, np.ndarray] = {}
     held = part = 0
@@ -273,8 +292,9 @@ def _clips_of(job: Job) -> list[dict[str, Any]]:
                     write_shard(Path(job.store), f"{job.key}-{part}", pending)
                 pending, held, part = {}, 0, part + 1
     except FaceError as error:
-        # As `_prepare_video` does, with what was seen: the report tells minutes from it.
-        return [{**refused_row(job.key, job.path, str(error)), "footage": footage.seen}]
+        # As `_rows_of` does, with what was seen: the report tells minutes from it.
+        reason = str(error).replace(str(video), job.path)
+        return [{**refused_row(job.key, job.path, reason), "footage": footage.seen}]
     if pending:
         with _Worker.cost.step("write"):
             write_shard(Path(job.store), f"{job.key}-{part}", pending)

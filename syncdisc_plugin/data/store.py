@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from syncdisc_plugin.atomic import replacing, write_text
 from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
+from syncdisc_plugin.data.remote import INCOMING, check_local
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import n_windows
@@ -207,6 +208,7 @@ def _shards(rows: list[dict[str, Any]]) -> set[str]:
 
 
 def _check_place(root: Path, spec: ClipSpec) -> None:
+    check_local("--out", root, "Make the store here; then syncdisc store copy puts it there.")
     if (root / "store.json").exists():
         if read_spec(root) != spec:
             raise StoreError(
@@ -221,11 +223,11 @@ def _check_place(root: Path, spec: ClipSpec) -> None:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Temporary files of writers that were killed; while one is at work, its own too."""
+    """Temporary files of writers that were killed or are at work, fetched videos among them."""
     names = (f".{name}.*.tmp" for name in ("store.json", "manifest.jsonl"))
     found = [path for name in names for path in root.glob(name)]
     # The second are those of safetensors, which writes beside our own temporary file.
-    for name in (".*.safetensors.*.tmp", ".tmp??????"):
+    for name in (".*.safetensors.*.tmp", ".tmp??????", INCOMING):
         found += (root / "shards").glob(name)
     return sorted(found)
 
@@ -267,6 +269,7 @@ def refused_row(key: str, path: Path | str, reason: str) -> dict[str, Any]:
 
 def read_spec(root: Path) -> ClipSpec:
     """The spec of the store at `root`. Raises StoreError where there is no store."""
+    check_local("store", root, "Bring it here with syncdisc store copy.")
     try:
         raw = json.loads((root / "store.json").read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
