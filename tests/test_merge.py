@@ -13,11 +13,10 @@ import pytest
 from small_store import SPEC, add, contents, edit_rows, make
 from synth import talk
 
-from syncdisc_plugin.data.judged import read_judged
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.merge import MergeResult, merge
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import ClipStore, StoreWriter
+from syncdisc_plugin.data.store import ClipStore, StoreWriter, read_judged
 from syncdisc_plugin.data.verify import verify
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.media import write_video

@@ -11,7 +11,7 @@ VERBS = {
     "demo": "the whole line on footage that the demo makes itself, offline (about 6 minutes)",
     "run": "videos -> stage-3 weights and a report, in one go",
     "prepare": "videos -> clip store (faces, audio, mel), also in a host's own layout",
-    "store": "merge, verify, count or judge clip stores",
+    "store": "merge, copy, verify, count or judge clip stores",
     "doctor": "what is wrong with a clip store, before a night is spent on it",
     "train": "clip store -> stage 1, filter, stage 2, stage 3",
     "filter": "let weights judge every clip of a store: in sync, by how much off, unusable",

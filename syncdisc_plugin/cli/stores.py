@@ -1,4 +1,4 @@
-"""Commands on clip stores that are there: `syncdisc store merge | verify | stats | judge`."""
+"""Commands on clip stores that are there: `syncdisc store merge | copy | verify | ...`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from syncdisc_plugin.cli.parsing import VERBS, WEIGHTS, new_parser
+from syncdisc_plugin.data.remote import location
 from syncdisc_plugin.errors import StoreError
 
 _MERGE = "put several stores of one spec into one: those of an array job's --shard i/n, say"
+_COPY = "bring a store to an object store (s3://...) or from one; a copy that was stopped goes on"
 _VERIFY = "is a store whole: rows, shards, tensors; exit status 1 where something is wrong"
 _STATS = "inputs, clips, minutes, speakers, refusals, face sizes, rates, loudness"
 _JUDGE = "let weights say how far each clip is off and which of several faces speaks: judged.jsonl"
 
 _OVERVIEW = f"""usage: syncdisc store merge STORE... --out STORE
+       syncdisc store copy FROM TO
        syncdisc store verify STORE [--clean]
        syncdisc store stats STORE [--json]
        syncdisc store judge STORE [--weights base]
@@ -22,6 +25,7 @@ _OVERVIEW = f"""usage: syncdisc store merge STORE... --out STORE
 {VERBS["store"].capitalize()}.
 
   merge   {_MERGE}
+  copy    {_COPY}
   verify  {_VERIFY}
   stats   {_STATS}
   judge   {_JUDGE}
@@ -57,6 +61,21 @@ def _merge(args: Sequence[str]) -> int:
         f"-> {parsed.out}"
     )
     ClipStore(parsed.out)  # refuses a store without a clip
+    return 0
+
+
+def _copy(args: Sequence[str]) -> int:
+    parser = new_parser("store copy", _COPY)
+    what = "a folder, or a URL that fsspec can open"
+    parser.add_argument("source", metavar="FROM", type=location, help=f"the store: {what}")
+    parser.add_argument("target", metavar="TO", type=location, help=f"new, or older copy: {what}")
+    parsed = parser.parse_args(args)
+    from syncdisc_plugin.data.copy import copy
+
+    done = copy(parsed.source, parsed.target)
+    print(
+        f"{parsed.target}: {done.clips} clips; {done.copied} shards copied, {done.there} were there"
+    )
     return 0
 
 
@@ -112,4 +131,4 @@ def _judge(args: Sequence[str]) -> int:
     return 0
 
 
-_COMMANDS = {"merge": _merge, "verify": _verify, "stats": _stats, "judge": _judge}
+_COMMANDS = {"merge": _merge, "copy": _copy, "verify": _verify, "stats": _stats, "judge": _judge}

@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from syncdisc_plugin.data.judged import NAME, read_judged
-from syncdisc_plugin.data.store import Clip
+from syncdisc_plugin.data.store import JUDGED, Clip, read_judged
 from syncdisc_plugin.errors import StoreError
 
 SPEAKING = ("any", "maybe", "yes")
@@ -126,7 +125,7 @@ def choose(clips: Sequence[Clip], root: Path, fps: int, choice: Choice) -> Chose
     of_judge = {"speaking", "min_confidence", "max_offset_frames"} & choice.asked.keys()
     if of_judge and not judged:
         raise StoreError(
-            f"{root}: {', '.join(sorted(of_judge))} needs {NAME}, which is not there. "
+            f"{root}: {', '.join(sorted(of_judge))} needs {JUDGED}, which is not there. "
             f"Make it: syncdisc store judge {root}"
         )
     kept, left_out = [], []

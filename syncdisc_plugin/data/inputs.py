@@ -67,15 +67,10 @@ def _below(root: Path) -> list[Input]:
 
 
 def _of_url(root: str, url: str, below: str, version: list[Any]) -> Input:
-    parts = PurePosixPath(below).parts
-    if len(parts) > 1:
-        folder = parts[0]
-    else:
-        # Of "zip://::s3://bucket/ann.zip" the archive: the last name that there is.
-        base = root if url != root else root.rsplit("/", 1)[0]
-        names = [name for name in base.split("/") if name and not name.endswith(":")]
-        folder = names[-1] if names else ""
-    return Input(url, below, folder, version)
+    inside, outside = PurePosixPath(below).parts[:-1], remote.parts(root)
+    if url == root:  # a single file
+        outside.pop()
+    return Input(url, below, (inside[:1] or outside[-1:] or ("",))[0], version)
 
 
 def version(place: str) -> list[Any]:

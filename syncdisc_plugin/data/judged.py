@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
+from syncdisc_plugin.data.store import JUDGED, Clip, ClipStore
 from syncdisc_plugin.nn.curve import (
     LEAST_WINDOWS,
     MAX_OFFSET,
@@ -29,7 +29,6 @@ from syncdisc_plugin.nn.curve import (
 )
 from syncdisc_plugin.nn.judge import Judge
 
-NAME = "judged.jsonl"
 SAME_OFFSET = 1  # frames; all faces of a video have one sound, and so one offset
 CLEARLY_BETTER = 3.0  # standard errors
 
@@ -78,14 +77,9 @@ def judge_clips(net: Judge, store: ClipStore, name: str) -> list[Judged]:
 
 def write_judged(store: ClipStore, judged: Iterable[Judged]) -> Path:
     """Write STORE/judged.jsonl in place of an older one."""
-    path = store.root / NAME
+    path = store.root / JUDGED
     write_text(path, "".join(json.dumps(one.row()) + "\n" for one in judged))
     return path
-
-
-def read_judged(root: Path) -> dict[str, dict[str, Any]]:
-    """Rows of STORE/judged.jsonl by clip; empty where it was not judged."""
-    return {row["clip_id"]: row for row in read_rows(root / NAME)}
 
 
 def judge_video(clips: Sequence[Embedded], fps: int, name: str) -> list[Judged]:

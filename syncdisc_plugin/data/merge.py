@@ -14,10 +14,17 @@ from typing import Any
 from tqdm import tqdm
 
 from syncdisc_plugin.atomic import replacing, write_text
-from syncdisc_plugin.data.judged import NAME as JUDGED
-from syncdisc_plugin.data.judged import read_judged
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.store import StoreWriter, read_rows, read_spec, row_clip, shard_path
+from syncdisc_plugin.data.store import (
+    JUDGED,
+    MANIFEST,
+    StoreWriter,
+    read_judged,
+    read_rows,
+    read_spec,
+    row_clip,
+    shard_path,
+)
 from syncdisc_plugin.data.verify import finished_rows, shard_faults
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
@@ -72,7 +79,7 @@ def merge(stores: Sequence[Path], out: Path) -> MergeResult:
         for store in stores:
             held.callback(Lock(store, shared=True).release)
         rows = {store: finished_rows(store) for store in stores}
-        _check_paths({**rows, out: list(read_rows(out / "manifest.jsonl"))})
+        _check_paths({**rows, out: list(read_rows(out / MANIFEST))})
         writer = held.enter_context(StoreWriter(out, spec))
         return _merge(rows, writer, spec)
 
@@ -154,9 +161,10 @@ def _add_judged(stores: Sequence[Path], writer: StoreWriter) -> None:
     for store in (writer.root, *stores):
         judged = read_judged(store) | judged
     ids = [row["id"] for row in writer.rows if row["status"] == "ok"]
-    lines = [json.dumps(judged[i]) + "\n" for i in ids if i in judged]
-    if lines:
-        write_text(writer.root / JUDGED, "".join(lines))
+    text = "".join(json.dumps(judged[i]) + "\n" for i in ids if i in judged)
+    path = writer.root / JUDGED
+    if text and not (path.exists() and path.read_text(encoding="utf-8") == text):
+        write_text(path, text)
 
 
 def _by_key(rows: _Rows) -> dict[str, _Rows]:

@@ -95,7 +95,7 @@ def list_videos(url: str) -> list[tuple[str, str, list[Any]]]:
                 continue
             # Some listings have names only.
             version = _version(about) if _has_version(about) else _version(fs.info(name))
-            out.append((_join(url, str(below)), str(below), version))
+            out.append((join(url, str(below)), str(below), version))
     except RunError:
         raise
     except Exception as error:
@@ -132,6 +132,52 @@ def fetch(url: str, local: Path) -> None:
             raise OSError(f"{got} of {expected} bytes came")
 
     _tried(get, url)
+
+
+def send(local: Path, url: str) -> None:
+    """Copy a file to `url`, in up to three tries.
+
+    Raises:
+        RunError: as `open_url`.
+        OSError: it cannot be written, or not whole.
+    """
+    size = local.stat().st_size
+
+    def put(fs: Any, path: str) -> None:
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        fs.put_file(str(local), path)
+        fs.invalidate_cache()
+        if (there := fs.info(path).get("size")) != size:
+            raise OSError(f"{there} of {size} bytes arrived")
+
+    _tried(put, url)
+
+
+def sizes(url: str) -> dict[str, int | None]:
+    """Bytes of all that is below `url`, by name; {} where nothing is.
+
+    Raises:
+        RunError: as `open_url`.
+        OSError: it cannot be listed.
+    """
+
+    def find(fs: Any, path: str) -> dict[str, int | None]:
+        try:
+            found = fs.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {name[len(path) :].lstrip("/"): about.get("size") for name, about in found.items()}
+
+    return _tried(find, url)
+
+
+def remove(url: str) -> None:
+    """Delete an object.
+
+    Raises:
+        RunError, OSError: as `fetch`.
+    """
+    _tried(lambda fs, path: fs.rm_file(path), url)
 
 
 def _tried(act: Callable[[Any, str], _T], url: str) -> _T:
@@ -177,10 +223,19 @@ def _links(url: str) -> tuple[list[str], str, list[str]]:
     return links[:at], links[at], links[at + 1 :]
 
 
-def _join(url: str, below: str) -> str:
+def join(url: str, below: str) -> str:
     """The URL of something below another."""
     before, link, behind = _links(url)
     return "::".join([*before, link + ("" if link.endswith("/") else "/") + below, *behind])
+
+
+def parts(url: str) -> list[str]:
+    """Names on the way to it, as of a path; of an archive that is taken whole, the way to that."""
+    _, link, behind = _links(url)
+    for one in (link, *behind):
+        if names := [name for name in one.partition("://")[2].split("/") if name]:
+            return names
+    return []
 
 
 def _has_version(about: dict[str, Any]) -> bool:

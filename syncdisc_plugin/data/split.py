@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.choice import Choice, choose
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.store import SPLIT, Clip, ClipStore
 from syncdisc_plugin.errors import StoreError
 
 
@@ -50,7 +50,7 @@ def split_store(
     With a single speaker the split is by source video, with a single video there is none: the
     same clips then serve both, and the note says so.
     """
-    path = store.root / "split.json"
+    path = store.root / SPLIT
     asked = {"share": share, "speakers": sorted(speakers), "seed": seed}
     if path.exists():
         try:

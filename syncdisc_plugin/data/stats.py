@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from syncdisc_plugin.data.store import read_rows, read_spec, row_clip
+from syncdisc_plugin.data.store import MANIFEST, read_rows, read_spec, row_clip
 
 FACE_PX = (0, 32, 64, 96, 128, 192, 256)
 LOUDNESS_DB = (-60, -50, -40, -35, -30, -25, -20, -15, -10)
@@ -89,7 +89,7 @@ def stats(root: Path) -> Stats:
         StoreError: no store, or a damaged manifest.
     """
     spec = read_spec(root)
-    rows = list(read_rows(root / "manifest.jsonl"))
+    rows = list(read_rows(root / MANIFEST))
     clips = [row_clip(row) for row in rows if row["status"] == "ok"]
     minutes = Counter[str]()
     for clip in clips:

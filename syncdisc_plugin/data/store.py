@@ -36,6 +36,7 @@ from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import n_windows
 
 FORMAT = 1
+META, MANIFEST, JUDGED, SPLIT = "store.json", "manifest.jsonl", "judged.jsonl", "split.json"
 _OPEN_SHARDS = 128  # file handles kept; a shard is reopened after it falls out
 
 
@@ -104,6 +105,11 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             ) from error
 
 
+def read_judged(root: Path) -> dict[str, dict[str, Any]]:
+    """Rows of STORE/judged.jsonl by clip; empty where it was not judged."""
+    return {row["clip_id"]: row for row in read_rows(root / JUDGED)}
+
+
 def unfinished(rows: list[dict[str, Any]]) -> set[str]:
     """Keys of the inputs of which a kill left some rows and not all: they are prepared again."""
     counts = Counter(row["key"] for row in rows)
@@ -123,7 +129,7 @@ class StoreWriter:
             StoreError: `root` is something else, holds clips of another spec, or another process
                 is at work on it.
         """
-        self.root, self.manifest = root, root / "manifest.jsonl"
+        self.root, self.manifest = root, root / MANIFEST
         _check_place(root, spec)  # before the lock: nothing of ours goes into a foreign folder
         root.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(root)
@@ -135,7 +141,7 @@ class StoreWriter:
             raise
 
     def _begin(self, spec: ClipSpec) -> None:
-        meta = self.root / "store.json"
+        meta = self.root / META
         (self.root / "shards").mkdir(exist_ok=True)
         if not meta.exists():
             write_text(meta, json.dumps({"format": FORMAT, "spec": json.loads(spec.to_json())}))
@@ -189,7 +195,7 @@ class StoreWriter:
         replaced = [row for row in self._rows if not new.isdisjoint(_inputs([row]))]
         kept = [row for row in self._rows if new.isdisjoint(_inputs([row]))]
         self._rewrite(kept + rows)  # at once: a kill between two steps would lose the old and new
-        for shard in _shards(replaced) - _shards(self._rows):
+        for shard in shard_names(replaced) - shard_names(self._rows):
             shard_path(self.root, shard).unlink(missing_ok=True)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
@@ -203,13 +209,14 @@ def _inputs(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
     return {(name, row[name]) for row in rows for name in ("path", "key")}
 
 
-def _shards(rows: list[dict[str, Any]]) -> set[str]:
+def shard_names(rows: list[dict[str, Any]]) -> set[str]:
+    """Names of the shards that rows name, without suffix."""
     return {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}
 
 
 def _check_place(root: Path, spec: ClipSpec) -> None:
     check_local("--out", root, "Make the store here; then syncdisc store copy puts it there.")
-    if (root / "store.json").exists():
+    if (root / META).exists():
         if read_spec(root) != spec:
             raise StoreError(
                 f"--out {root}: holds clips of another spec (size, crop or mel). "
@@ -224,7 +231,7 @@ def _check_place(root: Path, spec: ClipSpec) -> None:
 
 def leftovers(root: Path) -> list[Path]:
     """Temporary files of writers that were killed or are at work, fetched videos among them."""
-    names = (f".{name}.*.tmp" for name in ("store.json", "manifest.jsonl"))
+    names = (f".{name}.*.tmp" for name in (META, MANIFEST))
     found = [path for name in names for path in root.glob(name)]
     # The second are those of safetensors, which writes beside our own temporary file.
     for name in (".*.safetensors.*.tmp", ".tmp??????", INCOMING):
@@ -271,7 +278,7 @@ def read_spec(root: Path) -> ClipSpec:
     """The spec of the store at `root`. Raises StoreError where there is no store."""
     check_local("store", root, "Bring it here with syncdisc store copy.")
     try:
-        raw = json.loads((root / "store.json").read_text(encoding="utf-8"))
+        raw = json.loads((root / META).read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise StoreError(f"{root}: store format {raw['format']}, this version reads {FORMAT}.")
         return ClipSpec.from_json(json.dumps(raw["spec"]))
@@ -291,7 +298,7 @@ class ClipStore:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self.spec = read_spec(self.root)
-        self.rows = list(read_rows(self.root / "manifest.jsonl"))
+        self.rows = list(read_rows(self.root / MANIFEST))
         clips = (row_clip(row) for row in self.rows if row["status"] == "ok")
         # Not in the order in which a pool of workers happened to finish them.
         self.clips = sorted(clips, key=lambda clip: (clip.source, clip.start_s, clip.id))

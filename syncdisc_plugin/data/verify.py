@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.store import (
+    MANIFEST,
     Clip,
     leftovers,
     read_rows,
@@ -116,7 +117,7 @@ def finished_rows(root: Path) -> list[dict[str, Any]]:
 
 def _look_at_rows(root: Path) -> tuple[list[Finding], list[dict[str, Any]], list[Clip]]:
     """What is wrong with the manifest, its usable rows, and their clips."""
-    path = root / "manifest.jsonl"
+    path = root / MANIFEST
     try:
         if not path.exists():
             raise StoreError(f"{path.name}: missing. Run the same `prepare` again.")
