@@ -69,7 +69,8 @@ def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_what_store_can_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "expected one of merge, verify, stats, judge; got nothing" in refused(capsys, "store")
+    said = refused(capsys, "store")
+    assert "expected one of merge, copy, verify, stats, judge; got nothing" in said
     assert "got 'mend'" in refused(capsys, "store", "mend", tmp_path)
     for command in ("verify", "stats", "judge"):
         line = refused(capsys, "store", command, tmp_path / "gone")
