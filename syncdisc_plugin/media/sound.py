@@ -17,6 +17,8 @@ RATES_HZ = (1000, 768_000)
 # Streams that pause send nothing meanwhile; more silence than this per second of sound is damage.
 MAX_SILENCE_SHARE = 10
 IN_MEMORY_BYTES = 2**24  # four minutes at 16 kHz
+# Resampled sound comes in pieces of so many samples: one by one, packets cost three times as much.
+PIECE = 4096
 _SAMPLE = np.dtype(np.float32)
 
 
@@ -75,7 +77,7 @@ class Sound:
             self._form, self._n_in = form, 0
             # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
             # input, so the same sound would depend on its codec.
-            self._resampler = av.AudioResampler("fltp", rate=self.rate_hz)
+            self._resampler = av.AudioResampler("fltp", rate=self.rate_hz, frame_size=PIECE)
             _, at, n = self._runs[-1] if self._runs else (0.0, 0, 0)
             self._runs.append((time_s, at + n, 0))
         self.rate_in_hz = frame.sample_rate
