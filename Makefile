@@ -35,8 +35,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A process per core; nets of one thread each, or they would wait for each other.
 test: check
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo-out
