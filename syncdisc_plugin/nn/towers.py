@@ -47,6 +47,9 @@ class FaceTower(nn.Module):
         """frames (B, F, 3, h, w) RGB in [0, 1] -> (B, F - T + 1, D), not normalised."""
         b, f = frames.shape[:2]
         x = rearrange(frames, "B F C H W -> B F H W C") * 2 - 1
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):  # once, not for each frame's three places below
+            x = x.to(torch.get_autocast_dtype(kind))
         positions = f - STEM_FRAMES + 1
         # Neighbouring frames side by side as channels: a 3-D stem at the price of a 2-D one.
         x = torch.cat([x[:, i : i + positions] for i in range(STEM_FRAMES)], dim=-1)
