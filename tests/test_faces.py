@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from syncdisc_plugin.errors import FaceError
 from syncdisc_plugin.faces import (
@@ -23,7 +24,7 @@ from syncdisc_plugin.faces import (
     follow,
     load_detector,
 )
-from syncdisc_plugin.faces.detect import overlap
+from syncdisc_plugin.faces.detect import Batch, overlap
 from syncdisc_plugin.faces.quality import sharpness
 from syncdisc_plugin.faces.shots import AHEAD, by_shot
 
@@ -182,6 +183,32 @@ def test_yunet_finds_the_portrait(portrait: np.ndarray) -> None:
     assert detect(np.zeros((1, 1, 3), np.uint8)).shape == (0, 5)
 
 
+def test_sfd_finds_in_a_batch_what_it_finds_in_one_image(
+    portrait: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are 90 MB and not at hand: untrained ones, whose boxes are as good for this."""
+    net_s3fd = pytest.importorskip("face_alignment.detection.sfd.net_s3fd")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(net_s3fd.s3fd().state_dict(), tmp_path / "s3fd.pth")
+    one_by_one = load_detector("sfd", models=tmp_path, max_side=96)
+    assert one_by_one.batch is None
+
+    # No GPU here: what is sent to one stays.
+    monkeypatch.setattr(torch.nn.Module, "to", lambda net, *_, **__: net)
+    cuda = load_detector("sfd", models=tmp_path, max_side=96, device="cuda")
+    assert cuda.batch.size > 1
+    cuda.find_batch.__self__.device = "cpu"
+    images = [portrait, portrait[:, ::-1], portrait[::-1]]
+    images = [np.ascontiguousarray(image) for image in images]
+    found = cuda.batch.find(images)
+    assert len(found) == 3
+    for image, rows in zip(images, found, strict=True):
+        expected = one_by_one(image)
+        assert len(expected) > 50
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-2)
+
+
 # --- follow
 
 
@@ -329,6 +356,32 @@ def test_few_frames_are_held(has_gaps: bool) -> None:
     assert track.n_frames >= 195
     misses = made.max_gap_detections if has_gaps else 0
     assert made.every <= most <= (misses + 1) * made.every + made.smooth_frames + AHEAD + 2
+
+
+@pytest.mark.parametrize("n", [26, 40, 41, 45, 100, 203])
+def test_detection_in_batches_gives_the_same_tracks(n: int) -> None:
+    def come_and_go(index: int) -> Boxes:
+        return moving(index // 4) if index % 70 < 45 else []
+
+    one_by_one, asked = Script(come_and_go), Script(come_and_go)
+    sizes: list[int] = []
+
+    def find(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        sizes.append(len(images))
+        return [asked(image) for image in images]
+
+    made = TrackSettings()
+    expected, got = (
+        list(follow(footage(n), script, made, face_px=32, margin=0.125, batch=batch))
+        for script, batch in ((one_by_one, None), (asked, Batch(4, find)))
+    )
+    assert asked.asked == one_by_one.asked
+    assert sum(sizes) == -(-n // 5) and set(sizes[:-1]) <= {4} and sizes[-1] <= 4
+    assert len(got) == len(expected) > 0
+    for a, b in zip(got, expected, strict=True):
+        assert a.start_frame == b.start_frame
+        for part in ("boxes", "scores", "crops"):
+            np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
 
 
 @pytest.mark.parametrize(

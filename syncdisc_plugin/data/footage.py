@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,9 @@ class Footage:
             FaceError: at the end, when there was no track; the message says why.
         """
         spec, tally, found = self.spec, self.tally, False
+        batch = getattr(self.detect, "batch", None)  # which most detectors have not
+        if batch:
+            batch = replace(batch, find=self.cost.timed("detect", batch.find))
         tracks = follow(
             self.cost.each("decode", self.recording.frames()),
             self.cost.timed("detect", self.detect),
@@ -65,6 +69,7 @@ class Footage:
             face_px=spec.face_px,
             margin=spec.margin,
             crop=spec.crop,
+            batch=batch,
             tally=tally,
         )
         for track in self.cost.each("crop", tracks):

@@ -2,12 +2,13 @@
 out (`crop`), and say how well they are seen (`quality`, `turn`)."""
 
 from syncdisc_plugin.faces.crop import crop_aligned, crop_face
-from syncdisc_plugin.faces.detect import DETECTORS, Detector, load_detector
+from syncdisc_plugin.faces.detect import DETECTORS, Batch, Detector, load_detector
 from syncdisc_plugin.faces.quality import Quality, QualityMeter
 from syncdisc_plugin.faces.track import Track, TrackSettings, TrackTally, follow
 
 __all__ = [
     "DETECTORS",
+    "Batch",
     "Detector",
     "Quality",
     "QualityMeter",

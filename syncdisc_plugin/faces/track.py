@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
 from syncdisc_plugin.errors import FaceError
 from syncdisc_plugin.faces.crop import crop_aligned, crop_face
-from syncdisc_plugin.faces.detect import Detector, overlap
+from syncdisc_plugin.faces.detect import Batch, Detector, overlap
 from syncdisc_plugin.faces.shots import by_shot
 
 
@@ -106,19 +107,22 @@ def follow(
     face_px: int,
     margin: float,
     crop: str = "box",
+    batch: Batch | None = None,
     tally: TrackTally | None = None,
 ) -> Iterator[Track]:
     """Yield the face tracks of some footage, each as soon as it ends or reaches max_frames.
 
     A track starts and ends on frames where its face was detected, and lies in one shot. Frames are
     held only until the smoothed boxes on them are known, (max_gap_detections + 1) * every +
-    smooth_frames at most, and those few more that the search for cuts looks ahead.
+    smooth_frames at most, those few more that the search for cuts looks ahead, and with a batch
+    those until it is full.
 
     Args:
         frames: (H, W, 3) uint8 RGB each, all of one size.
         face_px: see `crop_face`.
         margin: see `crop_face`.
         crop: "box", or "aligned" by the detector's points; see `ClipSpec.crop`.
+        batch: how to detect on several frames at once; None: `detect` on one after the other.
         tally: counts what was met, also when nothing is yielded.
 
     Raises:
@@ -129,7 +133,8 @@ def follow(
     cut = partial(how, face_px=face_px, margin=margin)
     for number, shot in enumerate(by_shot(frames, settings.cut_ratio)):
         tally.cuts += number > 0
-        yield from _follow_shot(shot, tally.frames, detect, settings, cut, tally)
+        seen = _looked_at(shot, detect, settings.every, batch)
+        yield from _follow_shot(seen, tally.frames, detect, settings, cut, tally)
 
 
 def _aligned(image: np.ndarray, row: np.ndarray, *, face_px: int, margin: float) -> np.ndarray:
@@ -141,25 +146,43 @@ def _aligned(image: np.ndarray, row: np.ndarray, *, face_px: int, margin: float)
     return crop_aligned(image, row[5:11], face_px=face_px, margin=margin)
 
 
+def _looked_at(
+    frames: Iterable[np.ndarray], detect: Detector, every: int, batch: Batch | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """(frame, what is found on it) of a shot; None for those between every k-th."""
+    if batch is None:
+        for index, image in enumerate(frames):
+            yield image, None if index % every else detect(image)
+        return
+    frames = iter(frames)
+    while waiting := list(islice(frames, batch.size * every)):
+        found = batch.find(waiting[::every])
+        for index, image in enumerate(waiting):
+            yield image, None if index % every else found[index // every]
+
+
 def _follow_shot(
-    frames: Iterable[np.ndarray],
+    seen: Iterable[tuple[np.ndarray, np.ndarray | None]],
     start: int,
     detect: Detector,
     settings: TrackSettings,
     crop: Callable[[np.ndarray, np.ndarray], np.ndarray],
     tally: TrackTally,
 ) -> Iterator[Track]:
-    """The tracks of one shot that begins with frame `start`; detection runs on both its ends."""
+    """The tracks of one shot, `seen` by `_looked_at`, that begins with frame `start`.
+
+    Its last frame is looked at too.
+    """
     live: list[_LiveTrack] = []
     held: deque[np.ndarray] = deque()  # the newest frames
     index = start - 1
 
-    for index, image in enumerate(frames, start):
+    for index, (image, found) in enumerate(seen, start):
         tally.frames += 1
         held.append(image)
-        if (index - start) % settings.every:
+        if found is None:
             continue
-        _link(live, index, _usable(detect(image), settings, tally), settings.min_iou)
+        _link(live, index, _usable(found, settings, tally), settings.min_iou)
         for track in list(live):
             is_over = track.misses > settings.max_gap_detections
             if is_over:
