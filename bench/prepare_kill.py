@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.verify import verify
 from syncdisc_plugin.errors import StoreError
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 
 TIME = "seconds"  # what no two runs share
 

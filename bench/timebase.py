@@ -36,8 +36,9 @@ from typing import Any
 import av
 import numpy as np
 
+from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 
 LIMIT_S = 0.020
 SECONDS = 6.5

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from syncdisc_plugin import ClipSpec, log_mel
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.frames import Box
 from syncdisc_plugin.timing import mel_start, sample_of_frame

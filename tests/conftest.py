@@ -14,7 +14,9 @@ import pytest
 import torch
 from synth import talk
 
-from syncdisc_plugin.data.store import Clip, ClipStore, StoreWriter, clip_row, write_shard
+from syncdisc_plugin.data.manifest import Clip, clip_row
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.mel import log_mel
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from syncdisc_plugin.data.embed import Embedded
-from syncdisc_plugin.data.store import Clip
+from syncdisc_plugin.data.manifest import Clip
 
 
 def clip(v: torch.Tensor, a: torch.Tensor, name: int = 0, speaker: str = "s") -> Embedded:

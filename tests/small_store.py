@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from syncdisc_plugin.data.store import Clip, StoreWriter, clip_row, refused_row, write_shard
+from syncdisc_plugin.data.manifest import Clip, clip_row, refused_row
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.spec import ClipSpec
 
 SPEC = ClipSpec(face_px=32)

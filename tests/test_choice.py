@@ -12,8 +12,10 @@ from small_store import add, make
 
 from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.funnel import funnel
+from syncdisc_plugin.data.manifest import Clip, refused_row
 from syncdisc_plugin.data.split import Split, chosen_split
-from syncdisc_plugin.data.store import Clip, ClipStore, StoreWriter, refused_row
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.train import TrainSettings

@@ -16,8 +16,9 @@ import pytest
 
 from syncdisc_plugin.data import store as store_module
 from syncdisc_plugin.data.inputs import list_inputs
+from syncdisc_plugin.data.manifest import read_rows, refused_row
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import read_rows, refused_row, write_shard
+from syncdisc_plugin.data.writer import write_shard
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media import decode, list_videos
 from syncdisc_plugin.media.stream import PictureStream, SoundStream

@@ -15,8 +15,8 @@ from syncdisc_plugin.data.filter import (
     judge_clips,
     second_dataset,
 )
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item
-from syncdisc_plugin.data.store import Clip
 
 DIM = 16
 

@@ -17,7 +17,8 @@ import torch
 
 from generator_integration.reference.generator import Generator, GeneratorSettings
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.timing import mel_start
 from syncdisc_plugin.train import TrainSettings

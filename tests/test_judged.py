@@ -17,7 +17,8 @@ from embedded import units
 from syncdisc_plugin.cli import main
 from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.data.judged import Judged, judge_clips, judge_video, write_judged
-from syncdisc_plugin.data.store import Clip, ClipStore, read_judged
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore, read_judged
 from syncdisc_plugin.nn import Discriminator
 
 N = 300

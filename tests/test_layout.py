@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 
 from syncdisc_plugin.data.layout import LAYOUTS, LayoutResult, write_layout
+from syncdisc_plugin.data.manifest import Clip, clip_row
 from syncdisc_plugin.data.split import Split
-from syncdisc_plugin.data.store import Clip, ClipStore, StoreWriter, clip_row, write_shard
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 

@@ -14,7 +14,8 @@ from small_store import SPEC, add, make
 
 from syncdisc_plugin.data import lock
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.store import ClipStore, StoreWriter
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 
 posix = pytest.mark.skipif(lock.fcntl is None, reason="needs flock")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from syncdisc_plugin.data.embed import Embedded
-from syncdisc_plugin.data.store import Clip
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.train.measure import clip_scores, no_worse
 
 

@@ -16,8 +16,9 @@ from synth import talk
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.merge import MergeResult, merge
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import ClipStore, StoreWriter, read_judged
+from syncdisc_plugin.data.store import ClipStore, read_judged
 from syncdisc_plugin.data.verify import verify
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.media import write_video
 from syncdisc_plugin.spec import ClipSpec

@@ -17,8 +17,9 @@ import pytest
 from synth import talk
 
 from syncdisc_plugin.data.cost import Cost
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.pool import Done, Job, Work, run_local
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.media import write_video
 

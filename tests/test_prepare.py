@@ -13,8 +13,10 @@ import pytest
 from killer import inject
 
 from syncdisc_plugin.data.inputs import list_inputs
+from syncdisc_plugin.data.manifest import Clip, read_rows
+from syncdisc_plugin.data.merge import merge
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
-from syncdisc_plugin.data.store import Clip, ClipStore, read_spec
+from syncdisc_plugin.data.store import ClipStore, read_spec
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
 from syncdisc_plugin.faces import TrackSettings
 from syncdisc_plugin.media import write_video
@@ -206,6 +208,52 @@ def test_a_second_time_nothing_is_done(footage: Path, mixed: tuple[Path, Prepare
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == shards
     before, after = rows.splitlines(), (out / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(a) for a in after] == [json.loads(b) for b in before]
+
+
+def test_a_touched_video_is_read_once_and_not_redone(tmp_path: Path) -> None:
+    """Copying footage back, or unpacking it again, gives files a new time."""
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(30), audio=babble(1.2))
+    prepare([video], out, settings=WHOLE)
+    (shard,) = (out / "shards").iterdir()
+    ids, made = [c.id for c in ClipStore(out).clips], shard.stat().st_mtime_ns
+    os.utime(video, ns=(1, 1))
+    again = prepare([video], out, settings=WHOLE)
+    assert (again.same, again.videos, again.clips, again.refused) == (1, 0, 0, [])
+    third = prepare([video], out, settings=WHOLE)
+    assert (third.same, third.cost.seconds) == (0, {}), "its new time is known now: not read again"
+    assert [c.id for c in ClipStore(out).clips] == ids and shard.stat().st_mtime_ns == made
+    prepare([video], tmp_path / "elsewhere", settings=WHOLE)
+    merged = merge([out, tmp_path / "elsewhere"], tmp_path / "merged")
+    assert (merged.inputs, merged.known) == (1, 1), "one content, whatever its time"
+
+
+def test_other_bytes_of_the_same_size_are_prepared_again(tmp_path: Path) -> None:
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, flash(30, 10), audio=click(1.2, 0.4))
+    prepare([video], out, settings=WHOLE)
+    before = ClipStore(out).clips
+    raw = bytearray(video.read_bytes())
+    at = raw.rindex(b"Lavf")  # the muxer's name, which decodes to nothing
+    raw[at : at + 4] = b"lavf"
+    video.write_bytes(raw)
+    again = prepare([video], out, settings=WHOLE)
+    after = ClipStore(out).clips
+    assert (again.same, again.videos, again.clips) == (0, 1, 1)
+    assert after[0].id != before[0].id and after[0].n_frames == before[0].n_frames
+    assert len(list((out / "shards").iterdir())) == 1
+
+
+def test_a_store_whose_keys_were_times_is_not_redone(tmp_path: Path) -> None:
+    """Made before keys told contents: a row's key was what `seen` is now."""
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(30), audio=babble(1.2))
+    prepare([video], out, settings=WHOLE)
+    rows = list(read_rows(out / "manifest.jsonl"))
+    for row in rows:
+        row["key"] = row.pop("seen")
+    (out / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert prepare([video], out, settings=WHOLE).cost.seconds == {}
 
 
 def test_another_spec_is_refused(footage: Path, mixed: tuple[Path, PrepareResult]) -> None:

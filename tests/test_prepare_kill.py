@@ -16,9 +16,11 @@ import pytest
 from small_store import SPEC, add, contents, make
 from synth import talk
 
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.merge import merge
-from syncdisc_plugin.data.store import ClipStore, StoreWriter, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.verify import verify
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.media import write_video
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny_run import PROGRAM, SETTINGS
 
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.train import TrainSettings
 from syncdisc_plugin.train.ranks import Ranks
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from syncdisc_plugin import weights
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate.score import Scorer, score
 from syncdisc_plugin.media import decode, move_audio, write_video
 from syncdisc_plugin.nn import Discriminator

@@ -36,8 +36,9 @@ from generator_integration.reference.train import (
     main,
     train_generator,
 )
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.sampling import Item
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start

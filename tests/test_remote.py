@@ -24,8 +24,9 @@ from syncdisc_plugin.data.copy import CopyResult, copy
 from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import ClipStore, StoreWriter
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.verify import verify
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import MediaError, RunError, StoreError
 from syncdisc_plugin.media import write_video
 from syncdisc_plugin.spec import ClipSpec

@@ -15,14 +15,9 @@ import pytest
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.store import (
-    Clip,
-    ClipStore,
-    StoreWriter,
-    clip_row,
-    refused_row,
-    write_shard,
-)
+from syncdisc_plugin.data.manifest import Clip, clip_row, refused_row
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from syncdisc_plugin import SyncLoss, cli
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.demo.footage import write_footage
 
 SMALL = [

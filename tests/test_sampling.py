@@ -16,8 +16,10 @@ from syncdisc_plugin.data.augment import (
     cut_input,
     random_crop,
 )
+from syncdisc_plugin.data.manifest import Clip, clip_row
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
-from syncdisc_plugin.data.store import Clip, ClipStore, StoreWriter, clip_row, write_shard
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start, n_windows
 

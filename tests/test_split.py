@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from syncdisc_plugin.data.manifest import Clip, clip_row
 from syncdisc_plugin.data.split import Split, split_store
-from syncdisc_plugin.data.store import Clip, ClipStore, StoreWriter, clip_row
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 

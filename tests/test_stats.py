@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from small_store import N_FRAMES, SPEC, add, make
 
+from syncdisc_plugin.data.manifest import refused_row
 from syncdisc_plugin.data.stats import reason_class, stats
-from syncdisc_plugin.data.store import StoreWriter, refused_row
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 
 

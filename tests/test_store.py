@@ -11,16 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from syncdisc_plugin.data.store import (
-    Clip,
-    ClipStore,
-    StoreWriter,
-    clip_row,
-    read_rows,
-    read_spec,
-    refused_row,
-    write_shard,
-)
+from syncdisc_plugin.data.manifest import Clip, clip_row, read_rows, refused_row
+from syncdisc_plugin.data.store import ClipStore, read_spec
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec, MelSpec
 
@@ -266,7 +259,7 @@ def test_a_shard_that_is_not_whole_is_not_there(
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("syncdisc_plugin.data.store.save_file", half)
+    monkeypatch.setattr("syncdisc_plugin.data.writer.save_file", half)
     with pytest.raises(OSError, match="No space"):
         write_shard(tmp_path, "k1-0", make_tensors(0))
     assert not list((tmp_path / "shards").iterdir())

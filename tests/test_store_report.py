@@ -12,7 +12,8 @@ from test_report import NASTY, Links
 
 from syncdisc_plugin.cli import main
 from syncdisc_plugin.data.choice import Choice
-from syncdisc_plugin.data.store import StoreWriter, refused_row
+from syncdisc_plugin.data.manifest import refused_row
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.store_report import write_store_report
 from syncdisc_plugin.spec import ClipSpec

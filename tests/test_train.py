@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin import SyncLoss
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress

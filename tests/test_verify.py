@@ -12,8 +12,9 @@ import pytest
 from small_store import SPEC, contents, edit_rows, make, tensors
 
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.store import ClipStore, StoreWriter, write_shard
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.verify import Finding, finished_rows, verify
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.errors import StoreError
 
 

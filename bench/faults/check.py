@@ -11,7 +11,8 @@ from typing import Any
 
 from plan import EITHER, NO_INPUT, OK, Plan
 
-from syncdisc_plugin.data.store import read_rows, shard_path
+from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.store import shard_path
 from syncdisc_plugin.data.verify import verify
 
 # A row that only repeats an exception: nobody worded what is wrong.

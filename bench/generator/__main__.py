@@ -39,8 +39,9 @@ from generator_integration.reference.settings import NO_SYNC, GeneratorTrainSett
 from generator_integration.reference.train import train_generator
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.precision import choose_device
 

@@ -12,8 +12,9 @@ import torch
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.data.embed import embed_clips
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.split import split_store
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate.summary import summary
 from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.nn import Architecture

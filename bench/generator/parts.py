@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 
 TRAIN, JUDGE, TEST = "train", "judge", "test"
 JUDGE_SHARE = 0.4  # of the footage that is trained on: a judge must be good before it can judge

@@ -18,7 +18,7 @@ from report import ARMS, NAMES, way
 from takes import faces_of, references_of, sound_of, windows_of
 
 from generator_integration.reference.sheet import write_sheet
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 
 COLOURS = dict(zip(ARMS, ("#777777", "#b2182b", "#92c5de", "#053061"), strict=True))
 COLUMNS = 12

@@ -10,7 +10,7 @@ import numpy as np
 from experts import JUDGES
 
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 
 ARMS = {
     "none": "no sync loss",

@@ -11,7 +11,8 @@ import torch
 
 from generator_integration.reference.data import APART, cut_faces
 from generator_integration.reference.generator import CONTEXT, Generator
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start
 

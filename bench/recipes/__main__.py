@@ -34,8 +34,9 @@ from table import CONTEXTS, write_table
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import judge_store
+from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.summary import summary
 from syncdisc_plugin.nn import Discriminator, offset_curve

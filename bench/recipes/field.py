@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from syncdisc_plugin.data.augment import cut_input
 from syncdisc_plugin.data.embed import embed_clips
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.judge import Judge

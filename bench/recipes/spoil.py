@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.mel import log_mel
 from syncdisc_plugin.timing import mel_start, sample_of_frame
 

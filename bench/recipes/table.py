@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 
 CONTEXTS = (5, 9, 15, 25)  # frames, of the PM protocol
 NAMES = {

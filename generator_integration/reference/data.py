@@ -15,8 +15,9 @@ import torch
 
 from syncdisc_plugin.data.augment import Augment, change_look, change_sound
 from syncdisc_plugin.data.filter import second_dataset
+from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.sampling import Item
-from syncdisc_plugin.data.store import Clip, ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start

@@ -91,6 +91,8 @@ def run_prepare(
         f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
         f"{len(result.refused)} refused -> {out}"
     )
+    if result.same:
+        print(f"{result.same} finished videos have another time and the same bytes: nothing to do")
     if steps := result.cost.seconds:
         where = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items())
         print(f"the workers' time: {where}; the largest had {result.cost.peak_mb:.0f} MB")
@@ -100,7 +102,8 @@ def run_prepare(
 
 def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -> None:
     from syncdisc_plugin.data.layout import write_layout
-    from syncdisc_plugin.data.store import ClipStore, read_rows
+    from syncdisc_plugin.data.manifest import read_rows
+    from syncdisc_plugin.data.store import ClipStore
 
     verdicts, lag = None, 0
     if run is not None:

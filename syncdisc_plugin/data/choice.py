@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from syncdisc_plugin.data.store import JUDGED, Clip, read_judged
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import JUDGED, read_judged
 from syncdisc_plugin.errors import StoreError
 
 SPEAKING = ("any", "maybe", "yes")

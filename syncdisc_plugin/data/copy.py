@@ -16,19 +16,11 @@ from tqdm import tqdm
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.data import remote
 from syncdisc_plugin.data.lock import Lock
+from syncdisc_plugin.data.manifest import read_rows, shard_names
 from syncdisc_plugin.data.remote import is_url
-from syncdisc_plugin.data.store import (
-    JUDGED,
-    MANIFEST,
-    META,
-    SPLIT,
-    StoreWriter,
-    read_rows,
-    read_spec,
-    shard_names,
-    shard_path,
-)
+from syncdisc_plugin.data.store import JUDGED, MANIFEST, META, SPLIT, read_spec, shard_path
 from syncdisc_plugin.data.verify import finished_rows
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError, is_machines_fault
 from syncdisc_plugin.spec import ClipSpec
 

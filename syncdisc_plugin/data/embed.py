@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from syncdisc_plugin.data.augment import cut_input
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.precision import autocast
 from syncdisc_plugin.timing import mel_start

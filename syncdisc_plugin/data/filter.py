@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
 

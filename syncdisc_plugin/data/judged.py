@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
-from syncdisc_plugin.data.store import JUDGED, Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import JUDGED, ClipStore
 from syncdisc_plugin.nn.curve import (
     LEAST_WINDOWS,
     MAX_OFFSET,

@@ -33,8 +33,9 @@ from tqdm import tqdm
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.augment import cut_input
 from syncdisc_plugin.data.filter import second_dataset
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.split import Split, split_store
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 
 FPS, SAMPLE_RATE_HZ = 25, 16000  # both hosts' hparams.py

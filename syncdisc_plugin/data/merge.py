@@ -15,17 +15,10 @@ from tqdm import tqdm
 
 from syncdisc_plugin.atomic import replacing, write_text
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.store import (
-    JUDGED,
-    MANIFEST,
-    StoreWriter,
-    read_judged,
-    read_rows,
-    read_spec,
-    row_clip,
-    shard_path,
-)
+from syncdisc_plugin.data.manifest import read_rows, row_clip
+from syncdisc_plugin.data.store import JUDGED, MANIFEST, read_judged, read_spec, shard_path
 from syncdisc_plugin.data.verify import finished_rows, shard_faults
+from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from syncdisc_plugin.data.cost import Cost
-from syncdisc_plugin.data.store import refused_row
+from syncdisc_plugin.data.manifest import refused_row
 from syncdisc_plugin.errors import RunError
 
 _REASON_BYTES = 2000
@@ -30,7 +30,7 @@ class Job:
     """One input to prepare."""
 
     key: str
-    """Content key of its rows."""
+    """Changes with the file's place, size and time, and with the settings."""
     path: str
     """The video."""
     speaker: str
@@ -39,6 +39,8 @@ class Job:
     """The store that its shards go into."""
     language: str = ""
     """Which is spoken, where the table of speakers says it."""
+    known: frozenset[str] = frozenset()
+    """Keys of the rows that the store has of this video: content and settings, whatever time."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Done:
     """Its manifest rows."""
     cost: Cost
     """What they cost."""
+    same: dict[str, str] = field(default_factory=dict)
+    """Where the store's rows of that video still hold: their key, and the job's."""
 
 
 Work = Callable[[Job], Done]

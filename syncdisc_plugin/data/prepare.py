@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,16 +25,11 @@ from syncdisc_plugin.data.inputs import (
     unreadable,
     version,
 )
+from syncdisc_plugin.data.manifest import Clip, clip_row, refused_row
 from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
 from syncdisc_plugin.data.remote import is_url, local_copy
-from syncdisc_plugin.data.store import (
-    Clip,
-    StoreWriter,
-    clip_row,
-    refused_row,
-    shard_path,
-    write_shard,
-)
+from syncdisc_plugin.data.store import shard_path
+from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.errors import FaceError, RunError, SyncDiscError, is_machines_fault
 from syncdisc_plugin.faces import (
     Detector,
@@ -89,7 +85,7 @@ class PrepareResult:
     """What `prepare` did."""
 
     videos: int
-    """Inputs looked at in this call (finished ones of an earlier call are not)."""
+    """Inputs prepared in this call (finished ones of an earlier call are not)."""
     clips: int
     """Clips written."""
     seconds: float
@@ -98,6 +94,8 @@ class PrepareResult:
     """Rows of the inputs that gave nothing."""
     cost: Cost = field(default_factory=Cost)
     """Seconds by step, summed over the workers, and the peak memory of the largest of them."""
+    same: int = 0
+    """Finished inputs that have another time since, and the same bytes: nothing was redone."""
 
 
 def prepare(
@@ -111,8 +109,9 @@ def prepare(
     """Fill the store `out` from videos and folders of videos, or the i-th of n parts of them.
 
     URLs are what fsspec reads, and have to be str (a Path drops a slash): each file is copied into
-    the store's folder while it is at work. Finished inputs are not redone. `shard` is (i, n),
-    counted from 1.
+    the store's folder while it is at work. Finished inputs are not redone: one whose size and time
+    are as they were is not opened, and one that was only touched or copied back is read once, to
+    see that its bytes are the same. `shard` is (i, n), counted from 1.
 
     Raises:
         ValueError: a shard that is none.
@@ -133,19 +132,30 @@ def prepare(
     if settings.engine == "local" or settings.device == "cpu":  # a cluster's head may have no GPU
         # Loaded here once, so that a missing model file is an error before anything is written.
         _load_detector(spec, settings)
-    clips, seconds, refused, cost = 0, 0.0, [], Cost()
+    clips, seconds, refused, same, cost = 0, 0.0, [], 0, Cost()
     with StoreWriter(out, spec) as writer:
-        by_key, done = {}, writer.done
+        by_key, seen, known = {}, writer.seen, defaultdict[str, set[str]](set)
+        for row in writer.rows:
+            known[canonical(row["path"])].add(row["key"])
         for video in videos:
             name = canonical(video.place)
-            key = _content_key(name, video.version, spec, settings)
-            if key not in done:
-                speaker = speakers.get(name) or video.folder
-                by_key[key] = Job(key, video.place, speaker, str(out), languages.get(name) or "")
+            key = _key(name, video.version, spec, settings)
+            if key not in seen:
+                by_key[key] = Job(
+                    key,
+                    video.place,
+                    speakers.get(name) or video.folder,
+                    str(out),
+                    languages.get(name) or "",
+                    frozenset(known[name]),
+                )
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
         with bar, closing(run(list(by_key.values()), partial(_begin, spec, settings))) as results:
             for result in results:
-                writer.add(result.rows)
+                if result.rows:
+                    writer.add(result.rows)
+                writer.see(result.same)
+                same += len(result.same)
                 cost.add(result.cost)
                 good = [row for row in result.rows if row["status"] == "ok"]
                 clips += len(good)
@@ -153,7 +163,7 @@ def prepare(
                 refused += [row for row in result.rows if row["status"] != "ok"]
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
-    return PrepareResult(len(by_key), clips, seconds, refused, cost)
+    return PrepareResult(len(by_key) - same, clips, seconds, refused, cost, same)
 
 
 def _load_detector(spec: ClipSpec, settings: PrepareSettings) -> Detector:
@@ -179,9 +189,10 @@ def _engine(settings: PrepareSettings) -> Callable[[Sequence[Job], Begin], Resul
     )
 
 
-def _content_key(name: str, version: list[Any], spec: ClipSpec, settings: PrepareSettings) -> str:
-    """Changes when the file, the spec or what decides the crops changes.
+def _key(name: str, version: list[Any], spec: ClipSpec, settings: PrepareSettings) -> str:
+    """Changes when the version, the spec or what decides the crops changes.
 
+    With the time of a file as its version it is a job's key, with the hash of its bytes its clips'.
     What cannot be looked at has a key too: it ends as a row, and is tried again when it can be.
     """
     # "auto" is another detector on another device.
@@ -216,15 +227,16 @@ def _begin(spec: ClipSpec, settings: PrepareSettings) -> Work:
 
 def _do(job: Job) -> Done:
     _Worker.cost = Cost()
-    rows = _prepare_video(job)
+    key, rows = _prepare_video(job)
     _Worker.cost.peak_mb = peak_memory_mb()
-    return Done(rows, _Worker.cost)
+    same = {} if rows else {key: job.key}
+    return Done([{**row, "seen": job.key} for row in rows], _Worker.cost, same)
 
 
-def _prepare_video(job: Job) -> list[dict[str, Any]]:
-    """Rows of one video."""
+def _prepare_video(job: Job) -> tuple[str, list[dict[str, Any]]]:
+    """Key and rows of one video; no rows where the store has them."""
     if not is_url(job.path):
-        return _if_unchanged(job, _rows_of(job, Path(job.path)))
+        return _if_unchanged(job, *_rows_of(job, Path(job.path)))
     beside = shard_path(Path(job.store), job.key)
     with ExitStack() as held:
         try:
@@ -234,14 +246,17 @@ def _prepare_video(job: Job) -> list[dict[str, Any]]:
             if is_machines_fault(error):
                 raise
             reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
-            return [refused_row(_key_now(job, unreadable(error)), job.path, reason)]
-        return _if_unchanged(job, _rows_of(job, video))
+            return _unread(job, error, reason)
+        return _if_unchanged(job, *_rows_of(job, video))
 
 
-def _rows_of(job: Job, video: Path) -> list[dict[str, Any]]:
-    """Rows of the video at hand. The one place where any exception becomes a row."""
+def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Key and rows of the video at hand. The one place where any exception becomes a row."""
+    key = job.key
     try:
-        return _clips_of(job, video)
+        with _Worker.cost.step("hash"):
+            key = _content_key(job, video)
+        return key, [] if key in job.known else _clips_of(replace(job, key=key), video)
     except RunError:  # this machine's fault, as a full disk is
         raise
     except SyncDiscError as error:
@@ -251,28 +266,43 @@ def _rows_of(job: Job, video: Path) -> list[dict[str, Any]]:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    return [refused_row(job.key, job.path, reason.replace(str(video), job.path))]
+    return key, [refused_row(key, job.path, reason.replace(str(video), job.path))]
 
 
-def _if_unchanged(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows; of a file that is no longer what its key says, a refusal.
+def _content_key(job: Job, video: Path) -> str:
+    """The key of the video's clips: the same for the same bytes, whenever they were written."""
+    if not video.is_file():  # what is none may never end
+        return job.key
+    with video.open("rb") as file:
+        return _key_now(job, [hashlib.file_digest(file, "sha256").hexdigest()])
 
-    Sound and picture are read one after the other: they may be of two different files then. The
-    refusal has the key of what cannot be read, so that the next run does it again.
+
+def _if_unchanged(
+    job: Job, key: str, rows: list[dict[str, Any]]
+) -> tuple[str, list[dict[str, Any]]]:
+    """The rows; of a file that is no longer what the job says, a refusal.
+
+    Sound and picture are read one after the other: they may be of two different files then.
     """
     if _key_now(job, version(job.path)) == job.key:
-        return rows
+        return key, rows
     for shard in {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}:
         shard_path(Path(job.store), shard).unlink(missing_ok=True)
     reason = (
         f"{job.path}: was written to, replaced or deleted after it was listed. "
         "Run the same command again when nothing writes to it."
     )
-    return [refused_row(_key_now(job, unreadable(OSError())), job.path, reason)]
+    return _unread(job, OSError(), reason)
+
+
+def _unread(job: Job, error: OSError, reason: str) -> tuple[str, list[dict[str, Any]]]:
+    """A refusal with a key that no file has: the next run does it again."""
+    key = _key_now(job, unreadable(error))
+    return key, [refused_row(key, job.path, reason)]
 
 
 def _key_now(job: Job, version: list[Any]) -> str:
-    return _content_key(canonical(job.path), version, _Worker.spec, _Worker.settings)
+    return _key(canonical(job.path), version, _Worker.spec, _Worker.settings)
 
 
 def _clips_of(job: Job, video: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ from syncdisc_plugin.data.augment import (
     random_crop,
     softened,
 )
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.timing import mel_start
 
 # Mean distance between two mel windows below which they sound alike (silence, a held vowel):

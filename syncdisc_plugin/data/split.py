@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.choice import Choice, choose
-from syncdisc_plugin.data.store import SPLIT, Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import SPLIT, ClipStore
 from syncdisc_plugin.errors import StoreError
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from syncdisc_plugin.data.store import MANIFEST, read_rows, read_spec, row_clip
+from syncdisc_plugin.data.manifest import read_rows, row_clip
+from syncdisc_plugin.data.store import MANIFEST, read_spec
 
 FACE_PX = (0, 32, 64, 96, 128, 192, 256)
 LOUDNESS_DB = (-60, -50, -40, -35, -30, -25, -20, -15, -10)

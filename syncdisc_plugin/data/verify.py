@@ -17,16 +17,9 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.store import (
-    MANIFEST,
-    Clip,
-    leftovers,
-    read_rows,
-    read_spec,
-    row_clip,
-    shard_path,
-    unfinished,
-)
+from syncdisc_plugin.data.manifest import Clip, read_rows, row_clip, unfinished
+from syncdisc_plugin.data.store import MANIFEST, read_spec, shard_path
+from syncdisc_plugin.data.writer import leftovers
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import sample_of_frame

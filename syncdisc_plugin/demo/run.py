@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.demo.footage import write_footage
 from syncdisc_plugin.demo.generator import GeneratorReport, draw, train_generator
 from syncdisc_plugin.demo.portrait import Portrait, appearance

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import FaceError, StoreError
 from syncdisc_plugin.faces.turn import Look, load_look
 

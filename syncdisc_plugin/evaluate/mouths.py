@@ -8,7 +8,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate.page import picture
 
 EACH = 8

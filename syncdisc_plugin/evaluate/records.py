@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from syncdisc_plugin import weights
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 
 NAMES = {0: "Untrained", 1: "Stage 1", 2: "Stage 2", 3: "Stage 3"}
 Rows = list[dict[str, Any]]

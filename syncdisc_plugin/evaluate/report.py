@@ -10,7 +10,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import figures
 from syncdisc_plugin.evaluate.page import document, faces, folded, grid, table
 from syncdisc_plugin.evaluate.records import NAMES, RunRecords, read_json, read_records

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.split import Split, some_frames, split_store
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.groups import group_names
 from syncdisc_plugin.evaluate.metrics import CONTEXTS

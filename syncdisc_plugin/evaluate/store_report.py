@@ -12,14 +12,8 @@ from typing import Any
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.choice import Choice, Chosen, choose
 from syncdisc_plugin.data.funnel import Loss, Step, funnel
-from syncdisc_plugin.data.store import (
-    Clip,
-    ClipStore,
-    read_judged,
-    read_rows,
-    read_spec,
-    row_clip,
-)
+from syncdisc_plugin.data.manifest import Clip, read_rows, row_clip
+from syncdisc_plugin.data.store import ClipStore, read_judged, read_spec
 from syncdisc_plugin.evaluate import store_figures as figures
 from syncdisc_plugin.evaluate.mouths import contact_sheet
 from syncdisc_plugin.evaluate.page import document, folded, grid, table

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.mel import log_mel
 from syncdisc_plugin.spec import ClipSpec

@@ -8,9 +8,10 @@ import torch
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.filter import FilterResult, judge_store, second_dataset
+from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.split import Split
-from syncdisc_plugin.data.store import ClipStore, read_rows
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.train.measure import write_verdicts
 from syncdisc_plugin.train.settings import TrainSettings
 

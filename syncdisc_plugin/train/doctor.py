@@ -19,8 +19,9 @@ from syncdisc_plugin import weights
 from syncdisc_plugin.data.augment import Augment
 from syncdisc_plugin.data.embed import device_of
 from syncdisc_plugin.data.filter import judge_store
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item, Sampler
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.ranks import Ranks

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.store import read_rows
+from syncdisc_plugin.data.manifest import read_rows
 
 
 class RunLog:

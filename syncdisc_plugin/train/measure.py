@@ -15,7 +15,8 @@ from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import FilterResult, judge_store
-from syncdisc_plugin.data.store import Clip, ClipStore
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.summary import summary
 from syncdisc_plugin.nn import Discriminator, offset_curve
