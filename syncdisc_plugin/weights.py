@@ -46,7 +46,7 @@ def save(net: Discriminator, path: Path | str, **about: Any) -> Path:
 
 def available() -> dict[str, Path]:
     """Shipped weights by name ("base")."""
-    folder = _shipped()
+    folder = shipped_folder()
     found = sorted(folder.glob("syncdisc-*.safetensors")) if folder else []
     return {p.stem.removeprefix("syncdisc-"): p for p in found}
 
@@ -128,7 +128,7 @@ def resolve(ref: str | Path) -> Path:
     """Path of the checkpoint that `ref` names; a shipped one is checked against SHA256SUMS."""
     shipped = available()
     if isinstance(ref, str) and ref in shipped:
-        _check_hash(shipped[ref])
+        check_hash(shipped[ref])
         return shipped[ref]
     if isinstance(ref, str) and ref.startswith("hf:"):
         return _from_hub(ref)
@@ -177,14 +177,19 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _shipped() -> Path | None:
+def shipped_folder() -> Path | None:
     """The weights folder: inside an installed wheel, or beside the package in a checkout."""
     inside = Path(str(files("syncdisc_plugin"))) / "_weights"
     beside = Path(str(files("syncdisc_plugin"))).parent / "weights"
     return next((p for p in (inside, beside) if (p / "SHA256SUMS").is_file()), None)
 
 
-def _check_hash(path: Path) -> None:
+def check_hash(path: Path) -> None:
+    """Refuse a shipped file that is not what SHA256SUMS beside it says.
+
+    Raises:
+        WeightsError: it is another, or not listed.
+    """
     sums = (path.parent / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split() for line in sums if line.strip())}
     with path.open("rb") as file:

@@ -117,12 +117,15 @@ def test_links_that_lead_nowhere_have_rows(tmp_path: Path) -> None:
     videos.mkdir()
     (videos / "dangling.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (videos / "itself.mp4").symlink_to("itself.mp4")
-    assert len(list_videos([videos])) == len(list_inputs([videos])) == 2
+    (videos / "long.mp4").symlink_to("l" * 300)
+    assert len(list_videos([videos])) == len(list_inputs([videos])) == 3
     settings = PrepareSettings(detector="none", workers=1)
     prepare([videos], tmp_path / "store", settings=settings)
     rows = {Path(r["path"]).name: r for r in read_rows(tmp_path / "store" / "manifest.jsonl")}
     assert "is a link to what is no longer there" in rows["dangling.mp4"]["reason"]
     assert "leads back to itself" in rows["itself.mp4"]["reason"]
+    assert str(videos / "long.mp4") in rows["long.mp4"]["reason"]
+    assert ".py:" not in rows["long.mp4"]["reason"], "an unforeseen exception, not a reason"
     # As long as nothing changes, there is nothing to do; and then there is.
     assert prepare([videos], tmp_path / "store", settings=settings).videos == 0
     (tmp_path / "nowhere.mp4").write_text("no video, but there")

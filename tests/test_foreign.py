@@ -534,7 +534,7 @@ def test_any_judge_is_loaded_by_one_function(
         judge = weights.load_judge(str(tmp_path / name), "cpu")
         assert same(judge, stable) and not judge.training
     monkeypatch.setattr(weights, "available", lambda: {"base": ours})
-    monkeypatch.setattr(weights, "_check_hash", lambda path: None)
+    monkeypatch.setattr(weights, "check_hash", lambda path: None)
     assert isinstance(weights.load_judge(), Discriminator)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -193,11 +194,16 @@ def test_saved_and_loaded_it_is_the_same(net: Generator, tmp_path: Path) -> None
 
 
 def test_base_says_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "SHIPPED", tmp_path)
+    monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path)
     with pytest.raises(WeightsError, match=r"Train one: python -m generator_integration"):
         load_generator()
-    save_generator(Generator(TINY), tmp_path / "lipsync-base.safetensors")
+    path = save_generator(Generator(TINY), tmp_path / "lipsync-base.safetensors")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "SHA256SUMS").write_text(f"{digest}  {path.name}\n", encoding="utf-8")
     assert load_generator().settings == TINY
+    save_generator(Generator(TINY), path, note="another, as valid")
+    with pytest.raises(WeightsError, match="not the one in SHA256SUMS"):
+        load_generator()
 
 
 def test_files_that_are_none_of_ours(net: Generator, tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from generator_integration.reference.layers import (
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.weights import check_hash, shipped_folder
 
 FORMAT = "syncdisc-generator-1"
-SHIPPED = Path(__file__).parent / "weights"
 CONTEXT = 3  # frames on either side that have a say in a frame: two by sound, one by picture
 
 
@@ -270,13 +270,15 @@ def read_generator(ref: str | Path = "base") -> dict[str, Any]:
 
 
 def resolve_generator(ref: str | Path = "base") -> Path:
-    """Path of the generator that `ref` names.
+    """Path of the generator that `ref` names; a shipped one is checked against SHA256SUMS.
 
     Raises:
-        WeightsError: no such file, and none is shipped under that name.
+        WeightsError: no such file, and none is shipped under that name; or a damaged one.
     """
-    shipped = {p.stem.removeprefix("lipsync-"): p for p in SHIPPED.glob("lipsync-*.safetensors")}
+    found = [] if (folder := shipped_folder()) is None else folder.glob("lipsync-*.safetensors")
+    shipped = {path.stem.removeprefix("lipsync-"): path for path in found}
     if isinstance(ref, str) and ref in shipped:
+        check_hash(shipped[ref])
         return shipped[ref]
     path = Path(ref)
     if path.is_file():

@@ -271,10 +271,14 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
 
 def _content_key(job: Job, video: Path) -> str:
     """The key of the video's clips: the same for the same bytes, whenever they were written."""
-    if not video.is_file():  # what is none may never end
-        return job.key
-    with video.open("rb") as file:
-        return _key_now(job, [hashlib.file_digest(file, "sha256").hexdigest()])
+    try:
+        if video.is_file():  # what is none may never end
+            with video.open("rb") as file:
+                return _key_now(job, [hashlib.file_digest(file, "sha256").hexdigest()])
+    except OSError as error:
+        if is_machines_fault(error):
+            raise
+    return job.key  # the decoder says what is wrong with it
 
 
 def _if_unchanged(
