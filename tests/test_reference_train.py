@@ -25,6 +25,7 @@ from generator_integration.reference.generator import (
     load_generator,
     read_generator,
 )
+from generator_integration.reference.layers import Ear
 from generator_integration.reference.losses import Losses, load_lpips, mouth_map
 from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import GeneratorTrainSettings
@@ -39,10 +40,12 @@ from generator_integration.reference.train import (
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.errors import RunError
-from syncdisc_plugin.spec import ClipSpec
+from syncdisc_plugin.errors import RunError, WeightsError
+from syncdisc_plugin.nn import Architecture, Discriminator
+from syncdisc_plugin.spec import ClipSpec, MelSpec
 from syncdisc_plugin.timing import mel_start
 from syncdisc_plugin.train.interrupt import Interrupt
+from syncdisc_plugin.weights import save
 
 SETTINGS = GeneratorTrainSettings(
     steps=24,
@@ -57,6 +60,7 @@ SETTINGS = GeneratorTrainSettings(
     snapshot_steps=12,
     save_seconds=0.0,
     precision="fp32",
+    ear="none",
     generator=GeneratorSettings(width=8, size=32, embedding=16),
 )
 
@@ -418,6 +422,39 @@ def test_what_is_refused_leaves_no_run(tiny_store: ClipStore, tmp_path: Path) ->
     with pytest.raises(RunError, match="--aligned"):
         train_generator(tiny_store, run, replace(SETTINGS, sync="none", aligned="nowhere"))
     assert not run.exists()
+
+
+def test_it_hears_with_a_discriminator_that_stays_as_it_is(
+    tiny_store: ClipStore, tiny_net: Discriminator, tmp_path: Path
+) -> None:
+    ear = str(save(tiny_net, tmp_path / "d.safetensors"))
+    settings = replace(SETTINGS, sync="none", steps=4, batch=2, ear=ear)
+    generator = load_generator(train_generator(tiny_store, tmp_path / "run", settings))
+    assert isinstance(generator.sound, Ear) and generator.settings.ear_width == 8
+    tower = generator.sound.tower.state_dict()
+    assert all(torch.equal(tower[k], v) for k, v in tiny_net.audio.state_dict().items())
+    assert generator.sound.given.weight.shape == (16, 32)
+    again = train_generator(tiny_store, tmp_path / "run", settings, resume=True)
+    assert load_generator(again).settings == generator.settings
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ClipSpec(mel=MelSpec(fmin_hz=80.0)), r"--ear .*: expected a discriminator with mel="),
+        (ClipSpec(fps=30), r"--ear .*: expected a discriminator with fps=25 .* got 30"),
+    ],
+)
+def test_an_ear_for_other_sound_is_refused(
+    tiny_store: ClipStore, tmp_path: Path, spec: ClipSpec, message: str
+) -> None:
+    net = Discriminator(spec, Architecture(face_width=8, audio_width=8, embed_dim=32))
+    settings = replace(SETTINGS, sync="none", ear=str(save(net, tmp_path / "d.safetensors")))
+    with pytest.raises(RunError, match=message):
+        train_generator(tiny_store, tmp_path / "run", settings)
+    with pytest.raises(WeightsError, match="nowhere"):
+        train_generator(tiny_store, tmp_path / "run", replace(settings, ear="nowhere"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command(

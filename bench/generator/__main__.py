@@ -35,7 +35,7 @@ from pictures import draw_figures, write_frames
 from report import ARMS, write_table
 
 from generator_integration.reference.generator import GeneratorSettings
-from generator_integration.reference.settings import NO_SYNC, GeneratorTrainSettings
+from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from generator_integration.reference.train import train_generator
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
@@ -119,6 +119,7 @@ class Bench:
         given = GeneratorTrainSettings(
             steps=max(1, args.steps),
             batch=args.batch,
+            ear=NONE,  # else it were not the loss alone that knows a discriminator
             generator=GeneratorSettings(width=args.width, size=args.size),
         )
         steps = args.steps or self._steps(given)
@@ -132,7 +133,7 @@ class Bench:
     def _arm(self, arm: str, seed: int) -> dict[str, Any]:
         """Train and measure one generator: its row."""
         expert = self._expert(arm, seed)
-        settings = replace(self.settings, seed=seed, sync=str(expert or NO_SYNC))
+        settings = replace(self.settings, seed=seed, sync=str(expert or NONE))
         run = self._run(arm, seed)
         path = train_generator(self.parts[TRAIN], run, settings, resume=True)
         way = drawer(path, choose_device("auto"))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from generator_integration.reference.layers import (
     Beside,
+    Ear,
     FaceEncoder,
     Level,
     Matcher,
@@ -44,6 +45,11 @@ class GeneratorSettings:
     """Side of the square face crop in pixels, a multiple of 32."""
     embedding: int = 256
     """Length of the vector that carries what is said and who speaks."""
+    ear_width: int = 0
+    """Channels of the first layer of a discriminator's audio tower that hears in place of layers
+    of the generator's own; the trainer sets it from `--ear`. 0: they are its own."""
+    ear_length: int = 256
+    """Length of that discriminator's embedding."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no net could be built for."""
@@ -51,6 +57,11 @@ class GeneratorSettings:
             raise ValueError(f"size: expected a multiple of 32, got {self.size}. Use 96 or 192.")
         if self.width < 4 or self.width % 4:
             raise ValueError(f"width: expected a multiple of 4, got {self.width}. Use 32.")
+        if self.ear_width < 0 or self.ear_length < 1:
+            raise ValueError(
+                f"ear_width, ear_length: expected at least 0 and 1, got {self.ear_width} and "
+                f"{self.ear_length}. Leave them out and name a discriminator by --ear."
+            )
         if self.embedding < 1:
             raise ValueError(f"embedding: expected at least 1, got {self.embedding}. Use 256.")
 
@@ -96,7 +107,11 @@ class Generator(nn.Module):
         e, mel = s.embedding, self.spec.mel
         self.context = FaceEncoder(channels, (False, False, True, True))
         self.reference = FaceEncoder(channels, (False, True, True, True))
-        self.sound = SoundEncoder(s.width, e, mel.n_mels, self.spec.window_mels)
+        self.sound: Ear | SoundEncoder
+        if s.ear_width:
+            self.sound = Ear(self.spec, s.ear_width, s.ear_length, e)
+        else:
+            self.sound = SoundEncoder(s.width, e, mel.n_mels, self.spec.window_mels)
         self.condition = nn.Sequential(nn.Linear(e + 2 * c4, e), nn.SiLU(), nn.Linear(e, e))
         self.match = Matcher(c3, e, s.width)
         self.merge4, self.block4 = conv(2 * c4, c4, 1), Modulated(c4, e)

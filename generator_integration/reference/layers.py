@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from syncdisc_plugin.nn.blocks import WholeConv
+from syncdisc_plugin.nn.blocks import WholeConv, unit
+from syncdisc_plugin.nn.towers import AudioTower
+from syncdisc_plugin.spec import ClipSpec
 
 REACH = 0.3  # how far a reference's pixels may be moved, in halves of the face's side
 GROUP = 16  # channels that share a norm's statistics
@@ -125,6 +127,31 @@ class SoundEncoder(nn.Module):
         """(B, T, 1, M, L) in [-4, 4] -> (B, T, E)."""
         x = (mel.flatten(0, 1) / 4).contiguous(memory_format=torch.channels_last)
         return self.beside(self.body(x).flatten(1).unflatten(0, mel.shape[:2]))
+
+
+class Ear(nn.Module):
+    """In place of a SoundEncoder: the audio tower of a discriminator, which stays as it is.
+
+    What it hears is what can be told from lips, and close to a face's embedding where they fit: the
+    decoder need only learn to draw that. The trainer fills it in.
+    """
+
+    def __init__(self, spec: ClipSpec, width: int, length: int, embedding: int) -> None:
+        super().__init__()
+        self.tower = AudioTower(spec, width, length, dropout=0.0).requires_grad_(False).eval()
+        self.given = nn.Linear(length, embedding)
+        self.beside = nn.Sequential(Beside(embedding), Beside(embedding))
+
+    def train(self, mode: bool = True) -> Ear:
+        """All but the tower, whose batch norms keep their statistics."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, T, 1, M, L) in [-4, 4] -> (B, T, E)."""
+        heard = unit(self.tower(mel.flatten(0, 2))[:, 0]) * self.given.in_features**0.5
+        return self.beside(self.given(heard).unflatten(0, mel.shape[:2]))
 
 
 class Matcher(nn.Module):

@@ -17,7 +17,7 @@ from generator_integration.reference.quality import (
     fooling_loss,
     judging_loss,
 )
-from generator_integration.reference.settings import NO_SYNC, GeneratorTrainSettings
+from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from syncdisc_plugin import SyncLoss, SyncWeight
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn.precision import autocast
@@ -54,7 +54,7 @@ class Losses:
         self.first_row = generator.first_row
         self.map = mouth_map(s.generator.size, self.first_row, s.mouth_weight).to(device)
         self.sync = None
-        if s.sync != NO_SYNC:
+        if s.sync != NONE:
             self.sync = SyncLoss(s.sync, layout="b t c h w").to(device)
             _check_judge(self.sync, generator)
         self.perceptual, self.said = load_lpips(device) if s.perceptual_weight else (None, "off")

@@ -8,7 +8,7 @@ from typing import Any
 from generator_integration.reference.generator import GeneratorSettings
 from syncdisc_plugin.errors import RunError
 
-NO_SYNC = "none"
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,9 @@ class GeneratorTrainSettings:
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
     sync_ramp: int = 300
     """Steps over which its weight rises."""
+    ear: str = "base"
+    """Whose audio tower the generator hears with, as it is: a shipped discriminator, the path of
+    one of ours, or none, to learn to hear from nothing."""
     measure_steps: int = 250
     """Steps between two measurements on held-out clips; each writes a sample sheet and
     RUN/generator.safetensors."""

@@ -22,17 +22,24 @@ import torch
 from tqdm import tqdm
 
 from generator_integration.reference.data import Batch, Windows, chosen_items
-from generator_integration.reference.generator import Generator, save_generator
+from generator_integration.reference.generator import (
+    Generator,
+    GeneratorSettings,
+    save_generator,
+)
+from generator_integration.reference.layers import Ear
 from generator_integration.reference.losses import Losses
 from generator_integration.reference.quality import QualityDiscriminator
-from generator_integration.reference.settings import GeneratorTrainSettings
+from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
 from generator_integration.reference.state import Progress, load_state, read_progress, save_state
+from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, SyncDiscError
 from syncdisc_plugin.nn.precision import autocast, choose_device, choose_precision
+from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.schedule import average_weights
@@ -101,7 +108,10 @@ class GeneratorTrainer:
         s = self.s = replace(settings, precision=precision)
         torch.manual_seed(s.seed)
         spec = replace(store.spec, face_px=s.generator.size)
-        self.net = Generator(s.generator, spec).to(self.device)
+        if s.ear == NONE:
+            self.net = Generator(s.generator, spec).to(self.device)
+        else:
+            self.net = hearing(s.generator, spec, s.ear).to(self.device)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.quality = QualityDiscriminator(s.quality_width).to(self.device)
         self.losses = Losses(s, self.net, self.quality, self.device, precision)
@@ -294,6 +304,27 @@ class GeneratorTrainer:
 
     def _log(self, kind: str, **values: Any) -> None:
         self.log.write(kind, STAGE, self.progress.step, **values)
+
+
+def hearing(settings: GeneratorSettings, spec: ClipSpec, ear: str) -> Generator:
+    """A new generator with the audio tower of the discriminator that `ear` names.
+
+    Raises:
+        WeightsError: it cannot be read, or is none of ours.
+        RunError: it was trained on other sound than the store holds.
+    """
+    judge = weights.load(ear)
+    for name in ("fps", "window_mels", "mel"):
+        if (its := getattr(judge.spec, name)) != (ours := getattr(spec, name)):
+            raise RunError(
+                f"--ear {ear}: expected a discriminator with {name}={ours} as the store has it, "
+                f"got {its}. Use weights trained on such a store, or --ear none."
+            )
+    sizes = {"ear_width": judge.arch.audio_width, "ear_length": judge.arch.embed_dim}
+    net = Generator(replace(settings, **sizes), spec)
+    assert isinstance(net.sound, Ear)
+    net.sound.tower.load_state_dict(judge.audio.state_dict())
+    return net
 
 
 def learning_rate(settings: GeneratorTrainSettings, step: int, part: float) -> float:
