@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
+from syncdisc_plugin.nn.precision import choose_precision
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,15 @@ def judge_store(
     settings: FilterSettings | None = None,
     *,
     seed: int = 0,
-    precision: str = "fp32",
+    precision: str = "auto",
     lag: int = 0,
     title: str = "filter",
 ) -> FilterResult:
-    """Let a net judge clips of a store, with a progress bar; arguments as in `embed_clips`."""
+    """Let a net judge clips of a store, with a progress bar.
+
+    Arguments as in `embed_clips`; precision "auto" is bf16 where there are instructions for it.
+    """
+    precision = choose_precision(precision, device_of(net))
     bar = tqdm(clips, desc=title, unit="clip", disable=None)
     return judge_clips(list(embed_clips(net, store, bar, precision, lag)), settings, seed)
 

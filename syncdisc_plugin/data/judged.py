@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.data.embed import Embedded, embed_clips
+from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import JUDGED, ClipStore
 from syncdisc_plugin.nn.curve import (
@@ -29,6 +29,7 @@ from syncdisc_plugin.nn.curve import (
     similarity_by_offset,
 )
 from syncdisc_plugin.nn.judge import Judge
+from syncdisc_plugin.nn.precision import choose_precision
 
 SAME_OFFSET = 1  # frames; all faces of a video have one sound, and so one offset
 CLEARLY_BETTER = 3.0  # standard errors
@@ -60,18 +61,20 @@ class Judged:
         return asdict(self)
 
 
-def judge_clips(net: Judge, store: ClipStore, name: str) -> list[Judged]:
+def judge_clips(net: Judge, store: ClipStore, name: str, precision: str = "auto") -> list[Judged]:
     """Judge all clips of a store, with a progress bar; clips without a whole window are skipped.
 
     Args:
         net: weights of the store's spec.
         store: the clips.
         name: what the weights are called in the rows.
+        precision: fp32, bf16, or auto: bf16 where there are instructions for it.
     """
+    precision = choose_precision(precision, device_of(net))
     bar = tqdm(store.clips, desc="judge", unit="clip", disable=None)
     out: list[Judged] = []
     # Clips come in the order of their sources; only those of one video are compared.
-    for _, clips in groupby(embed_clips(net, store, bar), key=lambda e: e.clip.source):
+    for _, clips in groupby(embed_clips(net, store, bar, precision), key=lambda e: e.clip.source):
         out += judge_video(list(clips), store.spec.fps, name)
     return out
 

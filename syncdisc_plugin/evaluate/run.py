@@ -91,12 +91,12 @@ def evaluate_videos(
 
 
 def load_for(store: ClipStore, ref: str | Path) -> Discriminator:
-    """Load weights that are to judge the clips of `store`.
+    """Load weights that are to judge the clips of `store`, and never to be trained.
 
     Raises:
         StoreError: they were trained on another spec.
     """
-    net = weights.load(ref, choose_device("auto"))
+    net = freeze(weights.load(ref, choose_device("auto")))
     if store.spec != net.spec:
         raise StoreError(
             f"{store.root}: prepared with another spec (size, crop or mel) than weights {ref}. "
