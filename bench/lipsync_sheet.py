@@ -1,4 +1,4 @@
-"""A contact sheet of `syncdisc lipsync`: frames as they were, with new lips, the sound below.
+"""A contact sheet of `syncdisc lipsync`: faces as they were, with new lips, the sound below.
 
     python bench/lipsync_sheet.py --video VIDEO_OR_PHOTO --audio AUDIO --out SHEET.png
 
@@ -23,6 +23,7 @@ from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.media import decode
 
 COLUMNS, EVERY = 12, 2  # frames of 1/25 s
+CODEC = 24  # steps of 255 that writing alone may change a pixel by
 PORTRAIT = (slice(10, 250), slice(120, 360))
 
 
@@ -47,6 +48,8 @@ def main() -> None:
         else:
             before = shown(video, first)
         sound = decode(said).audio
+    here = where(before, after)
+    before, after = ([frame[here] for frame in frames] for frames in (before, after))
     draw(before, after, sound[first * 640 :][: len(after) * EVERY * 640], args.out)
 
 
@@ -62,6 +65,20 @@ def portrait(folder: Path) -> Path:
 def shown(video: Path, first: int) -> list[np.ndarray]:
     """Frames of a video for the sheet."""
     return list(islice(decode(video).frames(), first, first + COLUMNS * EVERY, EVERY))
+
+
+def where(before: list[np.ndarray], after: list[np.ndarray]) -> tuple[slice, slice]:
+    """The face: a square around what has changed, which is its lower half."""
+    pairs = zip(before, after, strict=True)
+    changes = [np.abs(b.astype(int) - a).max(axis=2) for b, a in pairs]
+    weight = np.maximum(0, np.max(changes, axis=0) - CODEC).astype(float) + 1e-9
+    height, width = weight.shape
+    rows, columns = np.average(np.mgrid[:height, :width], axis=(1, 2), weights=weight)
+    apart = np.abs(np.mgrid[:height, :width] - [[[rows]], [[columns]]]).max(axis=0)
+    half = round(min(3 * np.average(apart, weights=weight), height / 2, width / 2))
+    top = int(np.clip(rows - 1.3 * half, 0, height - 2 * half))
+    left = int(np.clip(columns - half, 0, width - 2 * half))
+    return slice(top, top + 2 * half), slice(left, left + 2 * half)
 
 
 def draw(before: list[np.ndarray], after: list[np.ndarray], sound: np.ndarray, out: Path) -> None:
