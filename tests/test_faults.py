@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from syncdisc_plugin.data import store as store_module
+from syncdisc_plugin.data import writer as writer_module
 from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.manifest import read_rows, refused_row
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_found(bench: SimpleNamespace, tmp_path: Path) -> None:
         refused_row("3", tmp_path / "worded", f"{tmp_path}/worded: the file is empty."),
     ]
     (tmp_path / "manifest.jsonl").write_text(
-        "".join(f"{store_module.json.dumps(r)}\n" for r in rows)
+        "".join(f"{writer_module.json.dumps(r)}\n" for r in rows)
     )
     (line,) = bench.check.judge(made, tmp_path)
     assert (line.inputs, line.ok, line.refused) == (4, 1, 2)
@@ -211,9 +211,9 @@ def test_a_full_disk_is_an_os_error(
     """So that `prepare` stops, and does not refuse one good video after the other."""
 
     def save(*_: object) -> None:
-        raise store_module.SafetensorError(f"Error while serializing: (os error {number})")
+        raise writer_module.SafetensorError(f"Error while serializing: (os error {number})")
 
-    monkeypatch.setattr(store_module, "save_file", save)
+    monkeypatch.setattr(writer_module, "save_file", save)
     with pytest.raises(OSError, match=r"a\.safetensors") as caught:
         write_shard(tmp_path, "a", {"x": np.zeros(1)})
     assert caught.value.errno == number
