@@ -193,6 +193,16 @@ def test_saved_and_loaded_it_is_the_same(net: Generator, tmp_path: Path) -> None
     assert read_generator(str(path))["step"] == 7
 
 
+def test_what_is_shipped_loads_and_says_what_it_was_made_from() -> None:
+    path, about = module.resolve_generator("base"), read_generator("base")
+    assert path.stat().st_size < 20e6
+    assert about["sync"] == "base" and about["step"] > 0 and about["heldout"]["l1"] < 0.1
+    net = load_generator()
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+    out = net(*inputs(size=about["settings"].size))
+    assert out.shape == (2, 5, 3, 96, 96) and out.isfinite().all()
+
+
 def test_base_says_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path)
     with pytest.raises(WeightsError, match=r"Train one: python -m generator_integration"):
