@@ -25,6 +25,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from score_offsets import longest
 
 from generator_integration.reference import LipsyncResult, lipsync, load_generator
 from syncdisc_plugin.data.prepare import PrepareSettings
@@ -168,7 +169,7 @@ def look(path: Path, result: LipsyncResult, other: Piece) -> list[str]:
 
 def judged(judge: Scorer, path: Path, piece: Piece, other: Piece) -> Verdict:
     """The judge's view of a written file."""
-    seen = max(judge.look(path), key=lambda track: track.n_frames)
+    seen = longest(judge, path)
     first = round(seen.start_s * FPS)
     new = similarities(seen.v, seen.a)
     old = similarities(seen.v, piece.seen.a[first:])

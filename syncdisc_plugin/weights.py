@@ -46,9 +46,14 @@ def save(net: Discriminator, path: Path | str, **about: Any) -> Path:
 
 def available() -> dict[str, Path]:
     """Shipped weights by name ("base")."""
-    folder = shipped_folder()
-    found = sorted(folder.glob("syncdisc-*.safetensors")) if folder else []
-    return {p.stem.removeprefix("syncdisc-"): p for p in found}
+    return shipped("syncdisc")
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """Shipped files of a kind by name: syncdisc, discriminators; lipsync, generators."""
+    folder = _shipped()
+    found = sorted(folder.glob(f"{kind}-*.safetensors")) if folder else []
+    return {path.stem.removeprefix(f"{kind}-"): path for path in found}
 
 
 def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discriminator:
@@ -126,10 +131,10 @@ def read_about(ref: str | Path) -> dict[str, Any]:
 
 def resolve(ref: str | Path) -> Path:
     """Path of the checkpoint that `ref` names; a shipped one is checked against SHA256SUMS."""
-    shipped = available()
-    if isinstance(ref, str) and ref in shipped:
-        check_hash(shipped[ref])
-        return shipped[ref]
+    names = available()
+    if isinstance(ref, str) and ref in names:
+        check_hash(names[ref])
+        return names[ref]
     if isinstance(ref, str) and ref.startswith("hf:"):
         return _from_hub(ref)
     path = Path(ref)
@@ -137,7 +142,7 @@ def resolve(ref: str | Path) -> Path:
         return path
     raise WeightsError(
         f"weights {ref!r}: no such file, and no shipped weights of that name. "
-        f"Shipped: {sorted(shipped) or 'none'}; or give the path of a stage3.safetensors."
+        f"Shipped: {sorted(names) or 'none'}; or give the path of a stage3.safetensors."
     )
 
 
@@ -177,7 +182,7 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def shipped_folder() -> Path | None:
+def _shipped() -> Path | None:
     """The weights folder: inside an installed wheel, or beside the package in a checkout."""
     inside = Path(str(files("syncdisc_plugin"))) / "_weights"
     beside = Path(str(files("syncdisc_plugin"))).parent / "weights"

@@ -26,6 +26,7 @@ from generator_integration.reference.quality import (
     fooling_loss,
     judging_loss,
 )
+from syncdisc_plugin import weights
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.spec import ClipSpec
 
@@ -204,7 +205,7 @@ def test_what_is_shipped_loads_and_says_what_it_was_made_from() -> None:
 
 
 def test_base_says_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr(weights, "_shipped", lambda: tmp_path)
     with pytest.raises(WeightsError, match=r"Train one: python -m generator_integration"):
         load_generator()
     path = save_generator(Generator(TINY), tmp_path / "lipsync-base.safetensors")

@@ -26,7 +26,7 @@ from generator_integration.reference.generator import (
     read_generator,
 )
 from generator_integration.reference.layers import Ear
-from generator_integration.reference.losses import Losses, load_lpips, mouth_map
+from generator_integration.reference.losses import HEARD_AND_SEEN, Losses, load_lpips, mouth_map
 from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
@@ -262,7 +262,7 @@ def test_a_judge_of_longer_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert losses.sync is not None
     net.spec = replace(net.spec, window_frames=16)
     with pytest.raises(RunError, match="window_frames=16"):
-        losses_module._check_judge(losses.sync, net)
+        losses_module.check_spec("--sync", "base", losses.sync.spec, net.spec, HEARD_AND_SEEN)
 
 
 # ---------------------------------------------------------------------- the run

@@ -35,7 +35,7 @@ def shipped(tiny_net: Discriminator, tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = save(tiny_net, folder / "syncdisc-base.safetensors")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "SHA256SUMS").write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    monkeypatch.setattr(weights, "shipped_folder", lambda: folder)
+    monkeypatch.setattr(weights, "_shipped", lambda: folder)
     return path
 
 
@@ -92,7 +92,7 @@ def test_missing_file_or_unknown_name_says_what_there_is(shipped: Path, tmp_path
 
 
 def test_nothing_shipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "shipped_folder", lambda: None)
+    monkeypatch.setattr(weights, "_shipped", lambda: None)
     assert available() == {}
     with pytest.raises(WeightsError, match="Shipped: none"):
         load("base")

@@ -28,7 +28,7 @@ from generator_integration.reference.layers import (
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.spec import ClipSpec
-from syncdisc_plugin.weights import check_hash, shipped_folder
+from syncdisc_plugin.weights import check_hash, shipped
 
 FORMAT = "syncdisc-generator-1"
 CONTEXT = 3  # frames on either side that have a say in a frame: two by sound, one by picture
@@ -290,16 +290,15 @@ def resolve_generator(ref: str | Path = "base") -> Path:
     Raises:
         WeightsError: no such file, and none is shipped under that name; or a damaged one.
     """
-    found = [] if (folder := shipped_folder()) is None else folder.glob("lipsync-*.safetensors")
-    shipped = {path.stem.removeprefix("lipsync-"): path for path in found}
-    if isinstance(ref, str) and ref in shipped:
-        check_hash(shipped[ref])
-        return shipped[ref]
+    names = shipped("lipsync")
+    if isinstance(ref, str) and ref in names:
+        check_hash(names[ref])
+        return names[ref]
     path = Path(ref)
     if path.is_file():
         return path
     raise WeightsError(
         f"generator {str(ref)!r}: no such file, and none is shipped under that name (shipped: "
-        f"{sorted(shipped) or 'none'}). Train one: python -m generator_integration.reference.train "
+        f"{sorted(names) or 'none'}). Train one: python -m generator_integration.reference.train "
         "--data STORE --out RUN; then give RUN/generator.safetensors."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from generator_integration.reference.settings import NONE, GeneratorTrainSetting
 from syncdisc_plugin import SyncLoss, SyncWeight
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn.precision import autocast
+from syncdisc_plugin.spec import ClipSpec
 
+HEARD_AND_SEEN = ("fps", "window_frames", "window_mels")
 MOUTH = (0.75, 0.5)  # middle of the mouth in the detector's box: down, right
 SPREAD = (0.13, 0.2)  # standard deviations of the weight around it
 
@@ -56,7 +59,7 @@ class Losses:
         self.sync = None
         if s.sync != NONE:
             self.sync = SyncLoss(s.sync, layout="b t c h w").to(device)
-            _check_judge(self.sync, generator)
+            check_spec("--sync", s.sync, self.sync.spec, generator.spec, HEARD_AND_SEEN)
         self.perceptual, self.said = load_lpips(device) if s.perceptual_weight else (None, "off")
         """LPIPS or None, and in words why."""
         self.weights = {
@@ -202,11 +205,15 @@ def _edges(x: Tensor) -> Tensor:
     return F.conv2d(grey, kernel[None, None]).square().mean()
 
 
-def _check_judge(sync: SyncLoss, generator: Generator) -> None:
-    ours, judges = generator.spec, sync.spec
-    for name in ("fps", "window_frames", "window_mels"):
-        if getattr(ours, name) != getattr(judges, name):
+def check_spec(flag: str, ref: str, its: ClipSpec, ours: ClipSpec, names: Sequence[str]) -> None:
+    """Refuse a discriminator, `flag` and `ref` of the command, that lacks the store's `names`.
+
+    Raises:
+        RunError: one of them differs.
+    """
+    for name in names:
+        if (got := getattr(its, name)) != (wanted := getattr(ours, name)):
             raise RunError(
-                f"--sync: expected a judge with {name}={getattr(ours, name)} as the store has it, "
-                f"got {getattr(judges, name)}. Use weights trained on such a store, or --sync none."
+                f"{flag} {ref}: expected a discriminator with {name}={wanted} as the store has it, "
+                f"got {got}. Use weights trained on such a store, or {flag} none."
             )

@@ -28,7 +28,7 @@ from generator_integration.reference.generator import (
     save_generator,
 )
 from generator_integration.reference.layers import Ear
-from generator_integration.reference.losses import Losses
+from generator_integration.reference.losses import Losses, check_spec
 from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
@@ -314,12 +314,7 @@ def hearing(settings: GeneratorSettings, spec: ClipSpec, ear: str) -> Generator:
         RunError: it was trained on other sound than the store holds.
     """
     judge = weights.load(ear)
-    for name in ("fps", "window_mels", "mel"):
-        if (its := getattr(judge.spec, name)) != (ours := getattr(spec, name)):
-            raise RunError(
-                f"--ear {ear}: expected a discriminator with {name}={ours} as the store has it, "
-                f"got {its}. Use weights trained on such a store, or --ear none."
-            )
+    check_spec("--ear", ear, judge.spec, spec, ("fps", "window_mels", "mel"))
     sizes = {"ear_width": judge.arch.audio_width, "ear_length": judge.arch.embed_dim}
     net = Generator(replace(settings, **sizes), spec)
     assert isinstance(net.sound, Ear)

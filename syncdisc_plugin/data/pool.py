@@ -39,8 +39,6 @@ class Job:
     """The store that its shards go into."""
     language: str = ""
     """Which is spoken, where the table of speakers says it."""
-    known: frozenset[str] = frozenset()
-    """Keys of the rows that the store has of this video: content and settings, whatever time."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -134,23 +133,16 @@ def prepare(
         _load_detector(spec, settings)
     clips, seconds, refused, same, cost = 0, 0.0, [], 0, Cost()
     with StoreWriter(out, spec) as writer:
-        by_key, seen, known = {}, writer.seen, defaultdict[str, set[str]](set)
-        for row in writer.rows:
-            known[canonical(row["path"])].add(row["key"])
+        by_key, seen = {}, writer.seen
         for video in videos:
             name = canonical(video.place)
             key = _key(name, video.version, spec, settings)
             if key not in seen:
-                by_key[key] = Job(
-                    key,
-                    video.place,
-                    speakers.get(name) or video.folder,
-                    str(out),
-                    languages.get(name) or "",
-                    frozenset(known[name]),
-                )
+                speaker = speakers.get(name) or video.folder
+                by_key[key] = Job(key, video.place, speaker, str(out), languages.get(name) or "")
+        begin = partial(_begin, spec, settings, writer.done)
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
-        with bar, closing(run(list(by_key.values()), partial(_begin, spec, settings))) as results:
+        with bar, closing(run(list(by_key.values()), begin)) as results:
             for result in results:
                 if result.rows:
                     writer.add(result.rows)
@@ -210,16 +202,18 @@ class _Worker:
     detect: Detector
     cost: Cost
     quality: QualityMeter
+    known: set[str]
+    """Keys of the rows that the store had when this began."""
 
 
-def _begin(spec: ClipSpec, settings: PrepareSettings) -> Work:
+def _begin(spec: ClipSpec, settings: PrepareSettings, known: set[str]) -> Work:
     """In a worker, once: load the detector; give what does a job."""
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    _Worker.spec, _Worker.settings = spec, settings
+    _Worker.spec, _Worker.settings, _Worker.known = spec, settings, known
     _Worker.detect = _load_detector(spec, settings)
     _Worker.quality = QualityMeter(settings.models)
     return _do
@@ -256,7 +250,7 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
     try:
         with _Worker.cost.step("hash"):
             key = _content_key(job, video)
-        return key, [] if key in job.known else _clips_of(replace(job, key=key), video)
+        return key, [] if key in _Worker.known else _clips_of(replace(job, key=key), video)
     except RunError:  # this machine's fault, as a full disk is
         raise
     except SyncDiscError as error:
