@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.manifest import read_rows
 
+matplotlib.rcParams["svg.hashsalt"] = "recipes"  # the same rows, the same file
+
 CONTEXTS = (5, 9, 15, 25)  # frames, of the PM protocol
 NAMES = {
     "field": "a  Wav2Lip expert and recipe",
@@ -130,7 +132,7 @@ def _draw(rows: list[dict], path: Path) -> None:
         axis.set_ylim(0, 1)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
