@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 # Gradients of a mean over millions of values vanish in fp16; norms are compared, so any scale does.
 HALF_SCALE = 2.0**16
+WHOLE = 2.0  # times the loss of true frames: from here up the weight is whole
 
 
 class SyncWeight:
@@ -27,6 +27,10 @@ class SyncWeight:
     losses. In place of the frames the weight of the generator's last layer can be passed, as in
     VQGAN's adaptive weight (Esser et al., 2021); a ratio near 1 is usual there.
 
+    A weight that is only balanced pushes as hard however small the loss is, and the generator ends
+    more in sync than true video: that fools the judge and draws no better lips. With `true_loss` it
+    rests: it falls from where the sync loss is twice that to 0 where it is no more.
+
     Counts the calls as steps. Save it with the generator: `state_dict` holds plain numbers.
     Under torch.distributed the norms are averaged over the ranks, so that all use one weight.
 
@@ -38,6 +42,8 @@ class SyncWeight:
             frames, not through the generator.
         smoothing: of the measured norms, 0 (none) to below 1.
         largest: bound of the weight, for a sync loss whose gradient is nearly gone.
+        true_loss: where it rests: the mean sync loss of true frames, of people whom the
+            discriminator was not trained on (those it knows by heart have less); 0 is never.
 
     Raises:
         ValueError: a number outside its range.
@@ -58,6 +64,7 @@ class SyncWeight:
         every: int = 10,
         smoothing: float = 0.9,
         largest: float = 1.0,
+        true_loss: float = 0.0,
     ) -> None:
         for name, value, good, range_ in (
             ("ratio", ratio, ratio > 0, "above 0"),
@@ -66,17 +73,20 @@ class SyncWeight:
             ("every", every, every >= 1, "of at least 1"),
             ("smoothing", smoothing, 0 <= smoothing < 1, "from 0 to below 1"),
             ("largest", largest, largest > 0, "above 0"),
+            ("true_loss", true_loss, true_loss >= 0, "of at least 0"),
         ):
             if not good:
                 raise ValueError(f"{name}: expected a number {range_}, got {value!r}.")
         self.ratio, self.start_step, self.ramp_steps = ratio, start_step, ramp_steps
         self.every, self.smoothing, self.largest = every, smoothing, largest
+        self.true_loss = true_loss
         self.step = 0
         """Calls so far."""
         self.value = 0.0
         """The weight that the last call returned."""
         self._measured = 0
-        self._norms = (0.0, 0.0)  # running means of the sync loss's and the others'
+        # Running means: norms of the sync loss's gradient and of the others', and the sync loss.
+        self._means = [0.0, 0.0, 0.0]
 
     def __call__(
         self, sync_loss: torch.Tensor, rest_loss: torch.Tensor, frames: torch.Tensor
@@ -99,14 +109,14 @@ class SyncWeight:
         if (step - self.start_step) % self.every == 0:
             self._measure(sync_loss, rest_loss, frames)
         ramp = min(1.0, (step - self.start_step + 1) / max(1, self.ramp_steps))
-        sync, rest = self._norms
+        sync, rest, loss = self._means
         balanced = self.ratio * rest / sync if sync > 0 else 0.0
-        self.value = ramp * min(self.largest, balanced)
+        self.value = ramp * min(self.largest, balanced) * self._unrest(loss)
         return self.value
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for the host's checkpoint."""
-        return {"step": self.step, "measured": self._measured, "norms": list(self._norms)}
+        return {"step": self.step, "measured": self._measured, "means": list(self._means)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken.
@@ -114,36 +124,38 @@ class SyncWeight:
         Raises:
             ValueError: not such a state.
         """
-        if set(state) != {"step", "measured", "norms"}:
+        if set(state) != {"step", "measured", "means"}:
             raise ValueError(
-                f"state: expected step, measured and norms, got {sorted(state)}. Pass what "
+                f"state: expected step, measured and means, got {sorted(state)}. Pass what "
                 "SyncWeight.state_dict() returned."
             )
         self.step, self._measured = int(state["step"]), int(state["measured"])
-        self._norms = (float(state["norms"][0]), float(state["norms"][1]))
+        self._means = [float(mean) for mean in state["means"]]
+
+    def _unrest(self, loss: float) -> float:
+        """Part of the weight that such a sync loss asks for."""
+        if not self.true_loss:
+            return 1.0
+        return min(1.0, max(0.0, (loss / self.true_loss - 1) / (WHOLE - 1)))
 
     def _measure(
         self, sync_loss: torch.Tensor, rest_loss: torch.Tensor, frames: torch.Tensor
     ) -> None:
-        norms = torch.stack(
-            [
-                _gradient_norm("sync_loss", sync_loss, frames),
-                _gradient_norm("rest_loss", rest_loss, frames),
-            ]
-        )
+        sync = _gradient_norm("sync_loss", sync_loss, frames)
+        rest = _gradient_norm("rest_loss", rest_loss, frames)
+        found = torch.stack([sync, rest, sync_loss.detach().to(sync)])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(norms)
-            norms /= torch.distributed.get_world_size()
-        sync, rest = norms.tolist()
-        if not (math.isfinite(sync) and math.isfinite(rest)):
-            return  # an overflow in fp16: the norms of before serve on
+            torch.distributed.all_reduce(found)
+            found /= torch.distributed.get_world_size()
+        if not found.isfinite().all():
+            return  # an overflow in fp16: the means of before serve on
         # As Adam's: the mean of what was seen so far while that is little.
         self._measured += 1
         keep = min(self.smoothing, 1 - 1 / self._measured)
-        self._norms = (
-            keep * self._norms[0] + (1 - keep) * sync,
-            keep * self._norms[1] + (1 - keep) * rest,
-        )
+        self._means = [
+            keep * mean + (1 - keep) * now
+            for mean, now in zip(self._means, found.tolist(), strict=True)
+        ]
 
 
 def _gradient_norm(name: str, loss: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,7 @@ SETTINGS = GeneratorTrainSettings(
     gan_from=0.4,
     quality_width=8,
     sync_from=0.2,
+    sync_rests=True,
     measure_steps=10,
     snapshot_steps=12,
     save_seconds=0.0,
@@ -340,6 +341,8 @@ def test_a_run_leaves_a_generator_and_what_explains_it(finished: Path) -> None:
     assert net.settings == SETTINGS.generator and net.spec.face_px == 32
     assert about["step"] == 24 and about["sync"] == "base" and about["speakers"] == 4
     assert {"l1", "psnr_db", "sharpness", "sync", "sync_truth"} == set(about["heldout"])
+    (data,) = _rows(finished, "data")
+    assert data["sync_rests_at"] == pytest.approx(about["heldout"]["sync_truth"], rel=1e-3)
     sheets = sorted(p.name for p in (finished / "samples").iterdir())
     assert sheets == ["step-000010.png", "step-000020.png", "step-000024.png"]
     sheet = cv2.imread(str(finished / "samples" / sheets[0]))

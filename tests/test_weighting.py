@@ -46,6 +46,31 @@ def test_a_vanished_gradient_does_not_lift_the_weight() -> None:
     assert SyncWeight(ramp_steps=0)(sync * 1e-9, rest, frames) == 1.0
 
 
+@pytest.mark.parametrize(("true", "part"), [(0.0, 1), (4.0, 1), (6.4, 0.25), (8.0, 0), (9.0, 0)])
+def test_it_rests_where_true_frames_are(true: float, part: float) -> None:
+    weight = SyncWeight(ratio=0.25, ramp_steps=0, largest=10, true_loss=true)
+    assert weight(*losses()) == pytest.approx(0.125 * part)  # the sync loss is 8
+
+
+def test_a_generator_that_is_pushed_stops_at_true_frames() -> None:
+    """A loss that can be driven to 0, where the others do not hold it back."""
+
+    def end(true: float) -> float:
+        drawn = torch.full((8,), 2.0, requires_grad=True)
+        optimiser = torch.optim.SGD([drawn], lr=0.05)
+        weight = SyncWeight(10, ramp_steps=0, every=1, smoothing=0.5, largest=100, true_loss=true)
+        for _ in range(400):
+            frames = drawn * 1.0
+            sync, rest = frames.square().mean(), (frames - 3).square().mean()
+            optimiser.zero_grad()
+            (rest + weight(sync, rest, frames) * sync).backward()
+            optimiser.step()
+        return float(drawn.detach().square().mean())
+
+    assert end(0.0) < 0.5
+    assert 1.0 < end(1.0) < 1.6
+
+
 def test_norms_are_measured_every_few_steps_and_smoothed() -> None:
     weight = SyncWeight(ratio=1.0, ramp_steps=0, every=2, smoothing=0.5, largest=1e9)
     seen = [weight(*losses(scale)) for scale in (1, 9, 3, 9, 3)]
@@ -91,6 +116,7 @@ def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
         ({"every": 0}, "every: expected"),
         ({"smoothing": 1.0}, "smoothing: expected a number from 0 to below 1"),
         ({"largest": 0}, "largest: expected"),
+        ({"true_loss": -0.1}, "true_loss: expected a number of at least 0"),
     ],
 )
 def test_settings_out_of_range(words: dict[str, float], message: str) -> None:

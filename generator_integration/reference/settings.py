@@ -68,6 +68,9 @@ class GeneratorTrainSettings:
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
     sync_ramp: int = 300
     """Steps over which its weight rises."""
+    sync_rests: bool = False
+    """Whether its weight falls to 0 where what is drawn is as much in sync as true frames of
+    held-out people: cleaner mouths that follow the sound less clearly."""
     ear: str = "base"
     """Whose audio tower the generator hears with, as it is: a shipped discriminator, the path of
     one of ours, or none, to learn to hear from nothing."""

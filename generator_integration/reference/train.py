@@ -145,6 +145,8 @@ class GeneratorTrainer:
             seed=0,
             changes=None,
         )
+        if s.sync_rests:
+            self.losses.weights["sync"].true_loss = self._true_loss()
         self.progress = (read_progress(run) if begun else None) or Progress()
         if self.progress.step:
             load_state(run, self.modules, self.optimisers)
@@ -159,6 +161,7 @@ class GeneratorTrainer:
                 too_short=self.windows.skipped,
                 split=self.split.note,
                 perceptual=self.losses.said,
+                sync_rests_at=self.losses.weights["sync"].true_loss,
             )
         tqdm.write(f"split: {self.split.note}; perceptual loss {self.losses.said}")
         self._sitting = self._saved = time.monotonic()
@@ -247,6 +250,15 @@ class GeneratorTrainer:
 
     def _pictures(self, frames: torch.Tensor) -> torch.Tensor:
         return frames.to(self.device).float() / 255
+
+    @torch.no_grad()
+    def _true_loss(self) -> float:
+        """The sync loss of held-out people's true frames; 0 without one."""
+        if (sync := self.losses.sync) is None:
+            return 0.0
+        batches = [self.heldout.batch(index) for index in range(PROBES)]
+        losses = [sync(self._pictures(b.target), b.window.to(self.device)) for b in batches]
+        return float(torch.stack(losses).mean())
 
     @torch.no_grad()
     def _measure(self) -> None:
