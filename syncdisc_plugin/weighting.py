@@ -28,8 +28,8 @@ class SyncWeight:
     VQGAN's adaptive weight (Esser et al., 2021); a ratio near 1 is usual there.
 
     A weight that is only balanced pushes as hard however small the loss is, and the generator ends
-    more in sync than true video: that fools the judge and draws no better lips. With `true_loss` it
-    rests: it falls from where the sync loss is twice that to 0 where it is no more.
+    more in sync than true video, at the picture's cost. With `true_loss` it rests: it falls from
+    where the sync loss is twice that to 0 where it is no more (bench/tries.md has both).
 
     Counts the calls as steps. Save it with the generator: `state_dict` holds plain numbers.
     Under torch.distributed the norms are averaged over the ranks, so that all use one weight.
