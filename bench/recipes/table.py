@@ -44,8 +44,7 @@ def write_table(path: Path) -> None:
     text = []
     for minutes, cores, part in sorted({(*_budget(r), r["spoil"]) for r in rows}):
         mine = [r for r in rows if (*_budget(r), r["spoil"]) == (minutes, cores, part)]
-        on = f"{cores} core{'s' * (cores > 1)}"
-        text += [f"\n## {minutes:g} minutes on {on}, {part:.0%} of the training clips spoiled\n"]
+        text += [f"\n## {_said(minutes, cores)}, {part:.0%} of the training clips spoiled\n"]
         text += _accuracies(mine)
         for arm, key, words in FILTERS:
             text += _filters([r[key] for r in mine if r["arm"] == arm and key in r], words)
@@ -56,6 +55,10 @@ def write_table(path: Path) -> None:
 
 def _budget(row: dict) -> tuple[float, int]:
     return row["minutes"], row["cores"]
+
+
+def _said(minutes: float, cores: int) -> str:
+    return f"{minutes:g} minutes on {cores} core{'s' * (cores > 1)}"
 
 
 def _accuracies(rows: list[dict]) -> list[str]:
@@ -121,19 +124,28 @@ def _ratio(part: int, whole: int) -> str:
 
 
 def _draw(rows: list[dict], path: Path) -> None:
-    """Accuracy over time and, where there are several, over the share of spoiled clips."""
-    common = Counter(map(_budget, rows)).most_common(1)[0][0]
-    rows = [r for r in rows if _budget(r) == common]
-    panels = [_over_time, _over_spoiled][: 1 + (len({r["spoil"] for r in rows}) > 1)]
+    """Accuracy over time, beside the field's where it ran, and over the share of spoiled clips."""
+    beside = {_budget(r) for r in rows if r["arm"] == "field"}
+    timed = _most(rows, lambda b: not beside or b in beside)
+    shares = {b: len({r["spoil"] for r in rows if _budget(r) == b}) for b in map(_budget, rows)}
+    spoiled = _most(rows, lambda b: shares[b] > 1)
+    panels = [(_over_time, timed), *([(_over_spoiled, spoiled)] if spoiled else [])]
     width = 5.5 * len(panels)
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 4), layout="constrained")
-    for panel, axis in zip(panels, np.atleast_1d(axes), strict=True):
-        panel(axis, rows)
+    for (panel, shown), axis in zip(panels, np.atleast_1d(axes), strict=True):
+        panel(axis, shown)
+        axis.set_title(_said(*_budget(shown[0])), fontsize=9)
         axis.set_ylim(0, 1)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def _most(rows: list[dict], fits: Callable[[tuple[float, int]], bool]) -> list[dict]:
+    """Rows of the budget with most of them, among those that fit."""
+    found = Counter(b for b in map(_budget, rows) if fits(b)).most_common(1)
+    return [r for r in rows if found and _budget(r) == found[0][0]]
 
 
 def _over_time(axis: Axes, rows: list[dict]) -> None:
