@@ -23,7 +23,7 @@ from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.nn import offset_curve
-from syncdisc_plugin.nn.curve import CLEAR, OffsetCurve, clearness, similarity_by_offset
+from syncdisc_plugin.nn.curve import clearness, is_clear, similarity_by_offset
 
 CONTEXTS = (5, 15, 25)
 
@@ -43,7 +43,7 @@ def main() -> None:
     mine, other = (_see(name, store, clips) for name in (args.weights, args.other))
     rows = [(*_lag(a), *_lag(b)) for a, b in zip(mine, other, strict=True)]
     print(f"{'clip':32} frames   lag, clear      other, clear")
-    for clip, (lag, clear, second, second_clear) in zip(clips, rows, strict=True):
+    for clip, (lag, clear, _, second, second_clear, _) in zip(clips, rows, strict=True):
         name = Path(clip.source).stem[:32]
         print(
             f"{name:32} {clip.n_frames:6}  {lag:+5.1f}, {clear:5.1f}  {second:+9.1f}, "
@@ -51,7 +51,7 @@ def main() -> None:
         )
     _agreement(np.array(rows))
     print(f"\n{'':28} pair   " + "".join(f"PM {k:<5}" for k in CONTEXTS))
-    undone = [e.shifted(round(row[2])) for e, row in zip(mine, rows, strict=True)]
+    undone = [e.shifted(round(row[3])) for e, row in zip(mine, rows, strict=True)]
     for name, seen in (("as they are", mine), ("undone as the other sees it", undone)):
         pm = metrics.pm_accuracy(seen, CONTEXTS)
         print(
@@ -71,15 +71,16 @@ def _see(name: str, store: ClipStore, clips: list[Clip]) -> list[Embedded]:
     return list(embed_clips(net, seen_by(store, net.spec), clips))
 
 
-def _lag(seen: Embedded) -> tuple[float, float]:
-    """A clip's lag in frames, and how clear it is."""
-    curve: OffsetCurve = offset_curve(seen.v, seen.a)
-    return curve.lag_frames, clearness(curve, similarity_by_offset(seen.v, seen.a).numpy())
+def _lag(seen: Embedded) -> tuple[float, float, bool]:
+    """A clip's lag in frames, how clear it is, and whether it can be trusted."""
+    curve = offset_curve(seen.v, seen.a)
+    table = similarity_by_offset(seen.v, seen.a).numpy()
+    return curve.lag_frames, clearness(curve, table), is_clear(curve, table)
 
 
 def _agreement(rows: np.ndarray) -> None:
-    lag, clear, second, second_clear = rows.T
-    both = (clear >= CLEAR) & (second_clear >= CLEAR)
+    lag, _, sure, second, _, second_sure = rows.T
+    both = (sure * second_sure).astype(bool)
     apart = np.abs(lag - second)[both]
     out = (np.abs(lag) > 1.5) & both
     print(f"\nclear to both nets: {both.sum()} of {len(rows)} clips")
