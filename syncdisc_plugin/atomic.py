@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; what is written there takes its place at the end.
 
-    Where the block raises, or is killed, `path` stays as it was. Missing folders are made.
+    Where the block raises, or is killed, `path` stays as it was. Missing folders are made. A full
+    disk and the like are an OSError, whoever writes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -21,6 +25,12 @@ def replacing(path: Path) -> Iterator[Path]:
         # Some writers keep their files to themselves; these are for whoever may read the folder.
         os.chmod(temp, 0o644)
         os.replace(temp, path)
+    except SafetensorError as error:
+        # Its text is all that tells such a one from a damaged file.
+        if found := re.search(r"os error (\d+)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
         temp.unlink(missing_ok=True)
 

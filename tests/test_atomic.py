@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from syncdisc_plugin.atomic import replacing, write_text
 
@@ -25,6 +29,20 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_disk_that_is_full_for_tensors_is_an_os_error(tmp_path: Path) -> None:
+    """Their writer says so in words only, of a kind that no caller expects."""
+    path = tmp_path / "state.safetensors"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"state\.safetensors") as caught, replacing(path) as temp:
+            save_file({"x": np.zeros(100_000)}, temp)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_others_may_read_it(tmp_path: Path) -> None:

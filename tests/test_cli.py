@@ -338,6 +338,8 @@ def test_evaluate_knows_two_parts(run: Run, net: Path, tiny_store: ClipStore) ->
     check_refused(run(*argv, "heldout"), "evaluate", "no split yet")
     from syncdisc_plugin.data.split import split_store
 
+    split_store(tiny_store, share=0)
+    check_refused(run(*argv, "heldout"), "evaluate", "nothing is held out")
     split_store(tiny_store)
     assert run(*argv, "heldout")[0] == 0
     status, out, err = run(*argv, "heldut")  # not quietly the held-out part, nor all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,15 @@ def test_what_is_planted_is_named(
 ) -> None:
     finding = findings(build(tmp_path / "s", change))[name]
     assert not finding.good and words in finding.text
+
+
+def test_footage_that_the_judge_cannot_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut otherwise than what it was trained on: nothing is said about its sync."""
+    monkeypatch.setattr(doctor, "_overfit", lambda *_: None)
+    store = build(tmp_path / "s", n=6)
+    store.spec = replace(store.spec, crop="aligned")
+    found = {f.name: f for f in doctor.examine(store, "base").findings}
+    assert "common lag" not in found and found["sync"].text.startswith("not looked at")
 
 
 def test_too_little_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

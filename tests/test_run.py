@@ -31,7 +31,8 @@ def test_the_whole_line(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "RUN with spaces"
     assert cli.main(["run", "--videos", str(videos), "--out", str(out), *SMALL]) == 0
     printed = capsys.readouterr()
-    assert "held-out:" in printed.out and "stage3.safetensors" in printed.out
+    assert "speakers held out): true audio told" in printed.out
+    assert "stage3.safetensors" in printed.out
     assert "broken.mp4" in printed.err and "Traceback" not in printed.err
     rows = list(read_rows(out / "store" / "manifest.jsonl"))
     assert sorted(row["status"] for row in rows) == ["ok"] * 4 + ["refused"]

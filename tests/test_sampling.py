@@ -227,6 +227,15 @@ def test_a_clip_that_just_fits(tmp_path: Path, n_frames: int, k: int) -> None:
         sampler(store, [Item(store.clips[0], k)], chunk_frames=17)
 
 
+@pytest.mark.parametrize("lag", [-0.9, -0.1, 0.1, 0.9])
+def test_a_fraction_of_a_frame_costs_no_clip(tmp_path: Path, lag: float) -> None:
+    """Sets of clips all as long as a chunk: after the filter each has a lag."""
+    store = counted_store(tmp_path / "s", a={"n_frames": 16}, b={"n_frames": 16})
+    draw = sampler(store, [Item(store.clips[0], lag), Item(store.clips[1], 3)])
+    assert [item.lag_frames for item in draw.items] == [0] and draw.skipped == 1
+    assert first_frames(draw.batch(2, 0)) == [0] * 4
+
+
 def test_short_clips_are_counted_and_left_out(tmp_path: Path) -> None:
     store = counted_store(tmp_path / "s", short={"n_frames": 15}, long={"n_frames": 40})
     draw = sampler(store)

@@ -175,6 +175,33 @@ def test_of_two_speakers_the_smaller_is_held_out(tmp_path: Path, seed: int) -> N
     assert speakers(split_store(store, seed=seed).heldout) == {"bob"}
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("full", [2, 3, 5])
+def test_a_cameo_is_not_all_that_is_held_out(tmp_path: Path, seed: int, full: int) -> None:
+    sizes = {f"speaker {i}": [1500] * 10 for i in range(full)} | {"cameo": [30]}
+    split = split_store(add_clips(tmp_path, sizes), seed=seed)
+    # Whole speakers of 15000: one at the least, and never all.
+    assert 15000 <= frames(split.heldout) <= frames(split.train) + 30
+
+
+def test_a_short_video_of_one_speaker_is_not_all_that_is_held_out(tmp_path: Path) -> None:
+    split = split_store(add_clips(tmp_path, {"ann": [1500] * 5 + [40]}))
+    assert frames(split.heldout) == 1540
+
+
+def test_a_first_try_with_one_video_does_not_bind(tmp_path: Path) -> None:
+    """Nothing was held out: there is nothing to be kept, and training clips are no yardstick."""
+    assert not split_store(add_clips(tmp_path, {"ann": [100]})).apart
+    split = split_store(add_clips(tmp_path, crowd()))
+    assert split.apart and not speakers(split.train) & speakers(split.heldout)
+    assert ids(split_store(ClipStore(tmp_path))) == ids(split)
+
+
+def test_nothing_is_held_out_where_that_is_asked(tmp_path: Path) -> None:
+    split = split_store(add_clips(tmp_path, crowd()), share=0)
+    assert not split.apart and split.note.startswith("as asked: nothing is held out")
+
+
 @pytest.mark.parametrize("text", ["", '{"asked": ', json.dumps({"asked": {}})])
 def test_a_damaged_split_is_named(tmp_path: Path, text: str) -> None:
     store = add_clips(tmp_path, crowd(5))

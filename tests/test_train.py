@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,16 @@ from safetensors.torch import load_file
 from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin import SyncLoss
+from syncdisc_plugin.data.embed import embed_frames
 from syncdisc_plugin.data.manifest import read_rows
+from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.errors import RunError, StoreError, WeightsError
+from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
+from syncdisc_plugin.train.folder import run_split
+from syncdisc_plugin.train.measure import reference_judge
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
 
 
@@ -166,11 +172,12 @@ def test_settings_survive_json() -> None:
         ({"minutes": 0.0}, "--minutes"),
         ({"chunk_frames": 5}, "--chunk_frames"),
         ({"precision": "fp8"}, "--precision"),
+        ({"stage3": {"share": 0}}, "--stage3.share"),
     ],
 )
 def test_impossible_settings_name_the_flag(change: dict[str, object], flag: str) -> None:
     with pytest.raises(ValueError, match=flag):
-        TrainSettings(**change)
+        TrainSettings.from_dict(change)
 
 
 def test_steps_are_divided_by_the_shares() -> None:
@@ -190,6 +197,20 @@ def test_minutes_become_steps_at_the_measured_pace() -> None:
     late = Progress(stage=1, step=135, steps=270, step_seconds=2.0)
     planned = plan_steps(late, 1, shares, settings, 270.0)
     assert planned == pytest.approx(135 + 0.9 * (330 * 0.25 / 0.75) / 2.0, abs=1)
+
+
+@pytest.mark.parametrize("minutes", [2, 10])
+def test_planning_anew_does_not_prolong_a_budget(minutes: float) -> None:
+    """A plan after every measurement: all three stages, at 2.5 s a step, take what was given."""
+    settings, spent = TrainSettings(minutes=minutes), 0.0
+    for stage in (1, 2, 3):
+        p = Progress(stage=stage, step_seconds=2.5)
+        p.steps = plan_steps(p, stage, [0.35, 0.25, 0.4], settings, spent)
+        while p.step < p.steps:
+            p.step, spent = p.step + 1, spent + 2.5
+            p.steps = plan_steps(p, stage, [0.35, 0.25, 0.4], settings, spent)
+        assert p.step >= 10
+    assert spent <= max(60 * minutes, 3 * 10 * 2.5) + 2.5
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
@@ -259,7 +280,56 @@ def test_what_is_refused_leaves_no_run_behind(tiny_store: ClipStore, tmp_path: P
     with pytest.raises(ValueError, match="chunk_frames"):
         train(tiny_store, run, replace(SETTINGS, chunk_frames=500))
     assert not (run / "settings.json").exists()
-    train(tiny_store, run, replace(SETTINGS, steps=12))
+    with pytest.raises(WeightsError, match="bsae"):
+        train(tiny_store, run, replace(SETTINGS, reference="bsae"))
+    assert not (run / "settings.json").exists()
+    train(tiny_store, run, replace(SETTINGS, steps=12, seed=1_732_612_345))
+
+
+@pytest.mark.parametrize("name", ["filter.jsonl", "filter-again.jsonl", "reference.json"])
+def test_what_another_command_left_is_not_taken_for_the_runs_own(
+    tiny_store: ClipStore, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(RunError, match=rf"holds {name} but no settings\.json"):
+        train(tiny_store, tmp_path, SETTINGS, resume=True)
+
+
+def test_a_run_goes_on_with_the_clips_that_it_began_with(
+    tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(tiny_store.root, root)
+    (root / "split.json").unlink(missing_ok=True)
+    train(ClipStore(root), tmp_path / "run", replace(SETTINGS, steps=10, last_stage=1))
+    began = run_split(tmp_path / "run", ClipStore(root), SETTINGS)
+    rows = (root / "manifest.jsonl").read_text()
+    # Two more clips of one who is held out.
+    more = [json.loads(row) for row in rows.splitlines() if '"speaker4"' in row][:2]
+    for i, row in enumerate(more):
+        row.update(key=f"new{i}", id=row["id"].replace(row["key"], f"new{i}"), source="new.mp4")
+        rows += json.dumps(row) + "\n"
+    (root / "manifest.jsonl").write_text(rows)
+    assert run_split(tmp_path / "run", ClipStore(root), SETTINGS) == began
+    assert len(split_store(ClipStore(root), stored=True).heldout) == len(began.heldout) + 2
+    gone = [row for row in rows.splitlines() if began.train[0].id not in row]
+    (root / "manifest.jsonl").write_text("\n".join(gone) + "\n")
+    with pytest.raises(RunError, match=f"1 of the clips that .* {began.train[0].id}"):
+        train(ClipStore(root), tmp_path / "run", SETTINGS, resume=True)
+
+
+def test_a_reference_sees_the_store_in_its_own_size(tiny_store: ClipStore, tmp_path: Path) -> None:
+    """Not the pixels at its own places in larger crops: those show another part of the face."""
+    spec = replace(tiny_store.spec, face_px=192)
+    larger = seen_by(tiny_store, spec)
+    judge, view = reference_judge("base", larger, torch.device("cpu"))
+    clip = tiny_store.clips[0]
+    want, got = (embed_frames(judge, s.frames(clip)[:12]) for s in (tiny_store, view))
+    assert (want * got).sum(1).min() > 0.95
+    aligned = seen_by(tiny_store, tiny_store.spec)
+    aligned.spec = replace(tiny_store.spec, crop="aligned")
+    with pytest.raises(StoreError, match="another frame rate, crop or mel"):
+        reference_judge("base", aligned, torch.device("cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -102,11 +102,12 @@ def _write_report(run: Path, store: ClipStore | None) -> Path:
 def _closing(path: Path, report: Path) -> str:
     from syncdisc_plugin.weights import read_about
 
-    f = read_about(path)["heldout"]
+    about = read_about(path)
+    f = about["heldout"]
     return (
-        f"held-out: true audio told from false in {_share(f['pair_accuracy'])} of pairs (chance "
-        f"50%), offset within 1 frame in {_share(f['pm_accuracy']['15'])} of 15-frame contexts "
-        "(chance 9.7%)"
+        f"measured ({about['split']}): true audio told from false in "
+        f"{_share(f['pair_accuracy'])} of pairs (chance 50%), offset within 1 frame in "
+        f"{_share(f['pm_accuracy']['15'])} of 15-frame contexts (chance 9.7%)"
         f"\nweights: {path}\nreport:  {report}\n"
         f'use:     SyncLoss("{path}")'
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -82,13 +82,13 @@ class Sampler:
     ) -> None:
         self.store, self.spec = store, store.spec
         self.n, self.f, self.augment, self.seed = batch_clips, chunk_frames, augment, seed
-        windows = chunk_frames - self.spec.window_frames + 1
-        self.items = [i for i in items if self._room(i)[1] - self._room(i)[0] >= windows]
+        self.items = fitted(store, items, chunk_frames)
         self.skipped = len(items) - len(self.items)
         if not self.items:
             raise ValueError(
                 f"chunk_frames: expected a value that some clip can fill, got {chunk_frames}; "
-                f"the {len(items)} clips are all shorter. Lower --chunk_frames."
+                f"the {len(items)} clips are all shorter, or are by their lag. Lower "
+                "--chunk_frames."
             )
         self.sources = _numbers(i.clip.source for i in self.items)
         self.speakers = _numbers(i.clip.speaker for i in self.items)
@@ -168,6 +168,23 @@ class Sampler:
         if len(mel) < length:
             mel = np.pad(mel, ((0, length - len(mel)), (0, 0)), constant_values=-4.0)
         return mel, starts
+
+
+def fitted(store: ClipStore, items: Iterable[Item], chunk_frames: int) -> list[Item]:
+    """Items that can fill a chunk.
+
+    To undo a lag costs windows at a clip's end. Where too few are left and less than a frame would
+    help, the lag is cut to that: of a set whose clips are all just as long as a chunk, none would
+    be left else.
+    """
+    windows = chunk_frames - store.spec.window_frames + 1
+    out = []
+    for item in items:
+        spare = store.windows(item.clip) - windows
+        lag = max(-spare, min(spare, item.lag_frames))
+        if spare >= 0 and abs(lag - item.lag_frames) < 1:
+            out.append(replace(item, lag_frames=lag))
+    return out
 
 
 def _numbers(names: Iterable[str]) -> dict[str, int]:

@@ -26,6 +26,11 @@ class Split:
     note: str
     """How the split was made, in a sentence."""
 
+    @property
+    def apart(self) -> bool:
+        """Whether anything is held out; else both sets are the same clips."""
+        return self.train != self.heldout
+
 
 def split_store(
     store: ClipStore,
@@ -36,6 +41,8 @@ def split_store(
     stored: bool = False,
 ) -> Split:
     """The store's split: read when it exists, else made and written to STORE/split.json.
+
+    One that holds nothing out, of a time when there was one video, is made anew once there is more.
 
     Args:
         store: the clips.
@@ -56,15 +63,18 @@ def split_store(
     if path.exists():
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            if stored or saved["asked"] == asked:
-                return _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
+            before = _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
+            same = saved["asked"] == asked
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
+        if stored or (before.apart and same):
+            return before
+        if before.apart:
             raise StoreError(
                 f"{path}: made with {saved['asked']}, now asked for {asked}. One store has one "
                 "split, or figures would be on training clips. Ask for the same, or delete the "
                 "file; earlier runs' held-out figures are then no longer comparable."
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
     known = {clip.speaker for clip in store.clips}
     unknown = set(speakers) - known
     if unknown:
@@ -80,7 +90,8 @@ def split_store(
         if by == "source":
             note += " (only one speaker is known: figures say nothing about other speakers)"
         if not heldout:
-            note = "one video only: nothing is held out, figures are on training clips"
+            why = "one video only" if share > 0 else "as asked"
+            note = f"{why}: nothing is held out, figures are on training clips"
     split = _divide(store, by, heldout, note)  # may refuse: nothing is stored then
     saved = {"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}
     write_text(path, json.dumps(saved, indent=1))
@@ -92,13 +103,15 @@ def _draw(store: ClipStore, by: str, share: float, seed: int) -> set[str]:
     frames: dict[str, int] = defaultdict(int)
     for clip in store.clips:
         frames[getattr(clip, by)] += clip.n_frames
-    if len(frames) < 2:
-        return set()
-    wanted, taken, out = share * sum(frames.values()), 0, set()
-    # A main speaker, bigger than all that is to be held out, stays in training.
-    small = [g for g in frames if frames[g] <= wanted] or [min(frames, key=lambda g: frames[g])]
-    for group in sorted(small, key=lambda g: hashlib.sha256(f"{seed}/{g}".encode()).digest()):
-        if taken >= wanted:
+    wanted = share * sum(frames.values())
+    order = {g: hashlib.sha256(f"{seed}/{g}".encode()).digest() for g in frames}
+    # A main speaker, bigger than all that is to be held out, stays in training; where the others
+    # are too little to measure on, the least of the big ones goes too, but never the biggest.
+    small = sorted((g for g in frames if frames[g] <= wanted), key=order.__getitem__)
+    big = sorted((g for g in frames if frames[g] > wanted), key=lambda g: (frames[g], order[g]))
+    taken, out = 0, set()
+    for group in [*small, *big[:-1]]:
+        if taken >= (wanted if frames[group] <= wanted else wanted / 2):
             break
         out.add(group)
         taken += frames[group]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from syncdisc_plugin.atomic import replacing, write_text
@@ -163,12 +161,4 @@ def leftovers(root: Path) -> list[Path]:
 def write_shard(root: Path, key: str, tensors: dict[str, np.ndarray]) -> None:
     """Write one shard atomically. Raises OSError where it cannot be, of a full disk too."""
     with replacing(shard_path(root, key)) as temp:
-        try:
-            save_file(tensors, temp)
-        except SafetensorError as error:
-            # Its text is all that says so, and a full disk is no fault of the video.
-            if found := re.search(r"os error (\d+)", str(error)):
-                number = int(found[1])
-                path = str(shard_path(root, key))
-                raise OSError(number, os.strerror(number), path) from error
-            raise
+        save_file(tensors, temp)

@@ -17,7 +17,7 @@ from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.split import Split, some_frames, split_store
+from syncdisc_plugin.data.split import some_frames, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.groups import group_names
@@ -67,7 +67,7 @@ def evaluate_store(
         StoreError: the store was prepared with another spec, or holds no whole window.
     """
     net = weights.load_judge(ref, choose_device("auto"))
-    clips = store.clips if part == "all" else _stored_split(store).heldout
+    clips = store.clips if part == "all" else _heldout(store)
     found = _evaluate(net, store, clips, settings or EvaluateSettings(), models)
     return {"weights": str(ref), "part": part, **found}
 
@@ -179,7 +179,10 @@ def _clip_row(e: Embedded, tally: Tally, i: int) -> dict[str, Any]:
     }
 
 
-def _stored_split(store: ClipStore) -> Split:
+def _heldout(store: ClipStore) -> list[Clip]:
     if not (store.root / "split.json").exists():
         raise StoreError(f"{store.root}: no split yet; train on it first, or evaluate all clips.")
-    return split_store(store, stored=True)
+    split = split_store(store, stored=True)
+    if not split.apart:
+        raise StoreError(f"{store.root}: {split.note}. Evaluate all clips, or other footage.")
+    return split.heldout

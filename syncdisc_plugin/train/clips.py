@@ -9,7 +9,7 @@ import torch
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.filter import FilterResult, judge_store, second_dataset
 from syncdisc_plugin.data.manifest import read_rows
-from syncdisc_plugin.data.sampling import Item
+from syncdisc_plugin.data.sampling import Item, fitted
 from syncdisc_plugin.data.split import Split
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.train.measure import write_verdicts
@@ -58,16 +58,19 @@ def judge_for(
     return result
 
 
-def clips_for(stage: int, run: Path, split: Split, lag: int) -> tuple[list[Item], str]:
+def clips_for(
+    stage: int, run: Path, store: ClipStore, split: Split, chunk_frames: int, lag: int
+) -> tuple[list[Item], str]:
     """A stage's clips with their lags, and what is to be said about them, or ''."""
     everything = [Item(clip, lag) for clip in split.train]
     if stage == 1:
         return everything, ""
     items = second_dataset(split.train, read_rows(run / f"{FILTERS[stage]}.jsonl"), lag)
-    left = sum(i.clip.n_frames for i in items)
+    left = sum(i.clip.n_frames for i in fitted(store, items, chunk_frames))
     if left < LEAST_LEFT * sum(c.n_frames for c in split.train):
         return everything, (
-            "filter: it left less than a tenth of the footage, so the first discriminator "
-            "cannot judge yet; all clips are used. Train longer, or look at the filter's rows."
+            "filter: it left less than a tenth of the footage to fill chunks with, so all clips "
+            "are used: the first discriminator cannot judge yet (train longer, or look at the "
+            "filter's rows), or clips are no longer than --chunk_frames."
         )
     return items, ""

@@ -22,6 +22,8 @@ from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item, Sampler
 from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.ranks import Ranks
@@ -185,8 +187,13 @@ def _duplicates(store: ClipStore, found: Diagnosis) -> None:
 
 
 def _sync(store: ClipStore, judge: Discriminator, found: Diagnosis) -> None:
+    try:
+        view = seen_by(store, judge.spec)
+    except StoreError as error:
+        found.add("sync", True, f"not looked at, give other --weights. {error}")
+        return
     precision = choose_precision("auto", device_of(judge))
-    result = judge_store(judge, store, store.clips, precision=precision, title="doctor")
+    result = judge_store(judge, view, store.clips, precision=precision, title="doctor")
     offsets = Counter(v.offset_frames for v in result.verdicts if v.verdict != "dropped")
     found.histograms["offset_frames"] = {f"{k:+d}": offsets[k] for k in sorted(offsets)}
     lag, counts = result.common_lag, result.counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -36,3 +37,5 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        # Not by print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping when the state is saved; once more: at once\n")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,16 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
-from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
-from syncdisc_plugin.data.split import Split, chosen_split, some_frames, split_store
+from syncdisc_plugin.data.split import Split, some_frames
 from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
-from syncdisc_plugin.train.checkpoint import Progress, load_state, read_progress, save_state
+from syncdisc_plugin.train.checkpoint import Progress, load_state, save_state
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
+from syncdisc_plugin.train.folder import begin_run, open_run, run_split
 from syncdisc_plugin.train.gap import measure_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
@@ -33,6 +31,7 @@ from syncdisc_plugin.train.measure import (
     measure_heldout,
     measure_lag,
     no_worse,
+    reference_judge,
     write_heldout,
 )
 from syncdisc_plugin.train.ranks import Ranks, join, share_norms
@@ -66,8 +65,10 @@ def train(
         Path of the stage-3 weights.
 
     Raises:
-        RunError: the folder holds a run and `resume` is false.
-        StoreError: the store has too little for a held-out split.
+        RunError: the folder holds a run and `resume` is false, parts of one, or one of other clips.
+        StoreError: the store has too little for a held-out split, or another spec than the
+            reference.
+        WeightsError: the reference cannot be loaded.
     """
     settings = settings or TrainSettings()
     ranks = join(choose_device(settings.device))
@@ -91,21 +92,23 @@ class Trainer:
         ranks: Ranks,
     ) -> None:
         self.store, self.run, self._interrupt, self.ranks = store, run, interrupt, ranks
-        self.s, progress = ranks.agree(_open_run(run, settings, resume) if ranks.first else None)
+        self.s, progress = ranks.agree(open_run(run, settings, resume) if ranks.first else None)
         settings = self.s
         self.progress = progress or Progress()
         self.rows = ranks.share(settings.batch_clips)
-        self.split: Split = ranks.agree(_split(store, settings) if ranks.first else None)
+        self.split: Split = ranks.agree(run_split(run, store, settings) if ranks.first else None)
         self.device = torch.device(choose_device(settings.device))
         self.precision = choose_precision(settings.precision, self.device)
         self.probe = some_frames(self.split.heldout, settings.heldout_frames)
         if progress is None:
             self._sampler([Item(c) for c in self.split.train])  # refuses what cannot be trained on
+            if settings.reference:
+                reference_judge(settings.reference, store, self.device)
             # Only now: what was refused until here leaves no run behind. The precision is stored
             # as it was found, so that a machine that would choose otherwise goes on alike.
             self.s = replace(settings, precision=self.precision)
             if ranks.first:
-                write_text(run / "settings.json", json.dumps(asdict(self.s), indent=1))
+                begin_run(run, self.s, self.split)
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at) if ranks.first else None
         clips = self.split.train + self.probe
@@ -124,9 +127,10 @@ class Trainer:
         try:
             while self.progress.stage <= last:
                 stage = self.progress.stage
+                self._stop_if_asked()
                 if stage > 1 and self.ranks.first:
                     self._filter(stage)
-                self.ranks.agree(None)  # what the first process wrote is there for all
+                self._stop_if_asked()
                 self._stage(stage)
                 self.progress = Progress(
                     stage=stage + 1,
@@ -140,6 +144,11 @@ class Trainer:
             if self.log:
                 self.log.close()
         return self.run / f"stage{last}.safetensors"
+
+    def _stop_if_asked(self) -> None:
+        """Between stages; and what the first process wrote until here is there for all."""
+        if self.ranks.agree(self._interrupt.asked):
+            raise KeyboardInterrupt
 
     def _stage(self, stage: int) -> None:
         """Train one stage until its plateau, its verdict or its budget."""
@@ -198,7 +207,8 @@ class Trainer:
         """One step of the optimiser: what to log, and whether a process was asked to stop."""
         how, p, ranks = self.s.stage(stage), self.progress, self.ranks
         # Dropout resumes too, and differs between processes.
-        torch.manual_seed(((self.s.seed * 4 + stage) * 10_000_000 + p.step) * 1000 + ranks.rank)
+        drawn = ((self.s.seed * 4 + stage) * 10_000_000 + p.step) * 1000 + ranks.rank
+        torch.manual_seed(drawn % 2**63)
         rate = learning_rate(how, p.step, p.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -297,7 +307,9 @@ class Trainer:
         )
 
     def _items(self, stage: int) -> list[Item]:
-        items, words = clips_for(stage, self.run, self.split, self.lag)
+        items, words = clips_for(
+            stage, self.run, self.store, self.split, self.s.chunk_frames, self.lag
+        )
         if words:
             self._say(words)
         return items
@@ -372,21 +384,3 @@ class Trainer:
         return p.step >= p.steps or (
             p.step - p.measured_at >= every and p.steps - p.step >= every // 2
         )
-
-
-def _split(store: ClipStore, s: TrainSettings) -> Split:
-    split = split_store(store, share=s.heldout_share, speakers=s.heldout_speakers)
-    return chosen_split(split, store, s.choose) if s.choose.asked else split
-
-
-def _open_run(
-    run: Path, settings: TrainSettings, resume: bool
-) -> tuple[TrainSettings, Progress | None]:
-    """The settings that hold, and where the run stands; None for a new one."""
-    path = run / "settings.json"
-    if path.exists() and not resume:
-        raise RunError(f"--out {run}: holds a run. Add --resume to go on with it, or give another.")
-    if resume and path.exists():
-        stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        return stored, read_progress(run) or Progress()
-    return settings, None

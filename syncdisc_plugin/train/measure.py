@@ -19,6 +19,7 @@ from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.summary import summary
+from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.nn import Discriminator, offset_curve
 
 HISTOGRAM_EDGES = np.linspace(-1, 1, 101)
@@ -99,6 +100,19 @@ def write_verdicts(run: Path, result: FilterResult, name: str = "filter") -> Non
     write_text(run / f"{name}.jsonl", rows)
 
 
+def reference_judge(
+    reference: str, store: ClipStore, device: torch.device
+) -> tuple[Discriminator, ClipStore]:
+    """The reference, and the store in the size that it was trained on.
+
+    Raises:
+        WeightsError: it cannot be loaded.
+        StoreError: it was trained on another crop or mel.
+    """
+    judge = weights.load(reference, device)
+    return judge, seen_by(store, judge.spec)
+
+
 def measure_lag(
     run: Path,
     reference: str,
@@ -115,9 +129,9 @@ def measure_lag(
     if not reference:
         return 0
     if not path.exists():
-        judge = weights.load(reference, device)
+        judge, view = reference_judge(reference, store, device)
         title = f"reference {reference}"
-        result = judge_store(judge, store, clips, precision=precision, title=title)
+        result = judge_store(judge, view, clips, precision=precision, title=title)
         sure = len(result.verdicts) - result.count("dropped")
         found = {"weights": reference, "lag_frames": result.common_lag, "clear_clips": sure}
         write_text(path, json.dumps(found, indent=1))

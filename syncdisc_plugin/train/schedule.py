@@ -30,11 +30,14 @@ def plan_steps(
         return progress.steps or max(3, round(settings.steps * shares[stage - 1] / sum(shares)))
     if not progress.step_seconds:
         return 0
+    if progress.steps and progress.step >= progress.steps:
+        return progress.steps
     undone = 1 - (progress.step / progress.steps if progress.steps else 0.0)
     mine = shares[stage - 1] * undone
     left_s = (settings.minutes * 60 - spent_s) * mine / (mine + sum(shares[stage:]))
-    # Measuring, filtering and saving take about a tenth beside the steps.
-    return progress.step + max(10, int(0.9 * left_s / progress.step_seconds))
+    # Measuring, filtering and saving take about a tenth beside the steps. Ten steps in all are the
+    # least; a plan that is made anew must not add ten each time.
+    return max(10, progress.step + max(0, int(0.9 * left_s / progress.step_seconds)))
 
 
 def time_step(progress: Progress, seconds: float) -> None:

@@ -31,6 +31,14 @@ class StageSettings:
     """Measurements on held-out clips without progress after which the stage ends; stage 2 goes by
     gap.patience instead."""
 
+    def __post_init__(self) -> None:
+        """Name the setting that is off."""
+        if self.share <= 0:
+            raise ValueError(
+                f"--stage1.share, --stage2.share, --stage3.share: expected more than 0, got "
+                f"{self.share}. To end before stage 3: --last_stage."
+            )
+
 
 @dataclass(frozen=True)
 class GapSettings:

@@ -1,0 +1,80 @@
+"""A run's folder: whether one can begin or go on there, with which settings, on which clips."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.split import Split, chosen_split, split_store
+from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.train.checkpoint import Progress, read_progress
+from syncdisc_plugin.train.clips import FILTERS
+from syncdisc_plugin.train.settings import TrainSettings
+
+SETTINGS, CLIPS = "settings.json", "clips.json"
+# What a run that finds it takes for its own.
+_TAKEN_UP = (
+    CLIPS,
+    "state.safetensors",
+    "reference.json",
+    *(f"{f}.jsonl" for f in FILTERS.values()),
+)
+
+
+def open_run(
+    run: Path, settings: TrainSettings, resume: bool
+) -> tuple[TrainSettings, Progress | None]:
+    """The settings that hold, and where the run stands; None for a new one.
+
+    Raises:
+        RunError: the folder holds a run and `resume` is false, or parts of another one.
+    """
+    path = run / SETTINGS
+    if path.exists() and not resume:
+        raise RunError(f"--out {run}: holds a run. Add --resume to go on with it, or give another.")
+    if path.exists():
+        stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return stored, read_progress(run) or Progress()
+    if found := [name for name in _TAKEN_UP if (run / name).exists()]:
+        raise RunError(
+            f"--out {run}: holds {', '.join(found)} but no {SETTINGS}: of `syncdisc filter`, or of "
+            "a run of which a part is gone. A new run would take them for its own. Give another "
+            "folder, or delete them."
+        )
+    return settings, None
+
+
+def begin_run(run: Path, settings: TrainSettings, split: Split) -> None:
+    """Write the settings and the clips that hold from now on."""
+    write_text(run / SETTINGS, json.dumps(asdict(settings), indent=1))
+    train, heldout = ([clip.id for clip in part] for part in (split.train, split.heldout))
+    write_text(run / CLIPS, json.dumps({"note": split.note, "train": train, "heldout": heldout}))
+
+
+def run_split(run: Path, store: ClipStore, settings: TrainSettings) -> Split:
+    """The clips that a run began with, whatever the store has got since; a new run's are drawn.
+
+    Raises:
+        RunError: some of them are gone from the store.
+        StoreError: the store has too little for a held-out split.
+    """
+    path = run / CLIPS
+    if not path.exists():
+        split = split_store(store, share=settings.heldout_share, speakers=settings.heldout_speakers)
+        return chosen_split(split, store, settings.choose) if settings.choose.asked else split
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    there = {clip.id: clip for clip in store.clips}
+    if gone := [i for i in raw["train"] + raw["heldout"] if i not in there]:
+        raise RunError(
+            f"--data {store.root}: {len(gone)} of the clips that {run} began with are not there "
+            f"(the first: {gone[0]}). Give the store that it began with, or start a new run."
+        )
+
+    def known(ids: list[str]) -> list[Clip]:
+        return [there[i] for i in ids]
+
+    return Split(known(raw["train"]), known(raw["heldout"]), raw["note"])
