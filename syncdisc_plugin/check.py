@@ -5,7 +5,7 @@ A mismatched expert is what ruins runs: it gives a loss, a gradient, and no sync
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from syncdisc_plugin.spec import ClipSpec
 
 SUITS, DOUBTFUL = 0.75, 0.6  # share of true pairs above false ones
 GAIN = 0.04  # least relative gain of the gap that is worth an advice
+SURE = 3.5  # standard errors above which the best of many tries is no noise
+POOL = 8  # single items that are put together to one batch
 ARGUMENTS = ("frames", "mel", "waveform", "start")
 BORDER = 0.125  # of the box, added or cut off on each side, when other crops are tried
 MAX_OFFSET = 15  # frames
@@ -98,25 +100,21 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
         most_items: stop after so many.
 
     Raises:
-        ValueError: no batch of at least two items, or a batch that does not fit `how`.
+        ValueError: no two items, or a batch that does not fit `how`.
     """
     differences: dict[str, list[np.ndarray]] = {}
     ranks: list[np.ndarray] = []
     gaps: list[np.ndarray] = []
     true, false, curves, seen = [], [], [], 0
     device = next(net.parameters()).device
-    for batch in batches:
-        named = _named(batch)
-        given = {k: torch.as_tensor(named[k], device=device) for k in ARGUMENTS if k in named}
+    for given, way in _at_least_two(batches, how, device):
         frames = given["frames"]
-        x = how.split(frames)
-        if len(x) < 2:
-            continue
+        x = way.split(frames)
         if not seen:
-            how.check_values(frames)
-        n = how.windows(x, net.spec)
-        a = net.embed_mel(*_sound(given, how, net.spec, len(x), n))
-        for reading in _readings(how, frames):
+            way.check_values(frames)
+        n = way.windows(x, net.spec)
+        a = net.embed_mel(*_sound(given, way, net.spec, len(x), n))
+        for reading in _readings(way, frames):
             v = net.embed_frames(reading.read(frames, net.spec))
             pairs = torch.einsum("ind,jnd->ij", v, a) / n
             if reading.advice:  # not every batch can be read in every other way
@@ -127,14 +125,14 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
                 logits, same = net.logit(pairs), torch.eye(len(x), dtype=torch.bool, device=device)
                 true.append(logits[same].cpu())
                 false.append(logits[~same].cpu())
-                curves.append(_curves(net, how, given, v, a))
+                curves.append(_curves(net, way, given, v, a))
         seen += len(x)
         if seen >= most_items:
             break
     if not seen:
         raise ValueError(
-            "batches: expected at least one batch of two items or more, got none. False pairs are "
-            "made of the other items of a batch: raise its size."
+            "batches: expected two items of the same shape or more, got none. False pairs are made "
+            "of the other items."
         )
     own, offset = np.concatenate(ranks), _offset(np.concatenate(curves))
     gap = max(abs(np.concatenate(gaps).mean()), 1e-6)  # 0 where all items sound alike
@@ -151,6 +149,38 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
         gains={advice: float(g.mean()) for advice, g in gains.items()},
         advice=_advice(float(own.mean()), gains, offset),
     )
+
+
+def _at_least_two(
+    batches: Iterable[Any], how: FrameFormat, device: torch.device
+) -> Iterator[tuple[dict[str, torch.Tensor], FrameFormat]]:
+    """Batches and how to read them; single items, as large pictures come, are put together."""
+    held: dict[tuple[torch.Size, ...], list[dict[str, torch.Tensor]]] = {}
+    pooled = replace(how, layout="b t c h w")
+    for batch in batches:
+        named = _named(batch)
+        given = {k: torch.as_tensor(named[k], device=device) for k in ARGUMENTS if k in named}
+        x = how.split(given["frames"])
+        if len(x) > 1:
+            yield given, how
+            continue
+        one = {**given, "frames": x}
+        if "waveform" in one:
+            one["waveform"] = torch.atleast_2d(given["waveform"])
+        if "start" in one:
+            one["start"] = given["start"].reshape(1)
+        same = held.setdefault(tuple(v.shape for v in one.values()), [])
+        same.append(one)
+        if len(same) == POOL:
+            yield _joined(same), pooled
+            same.clear()
+    for same in held.values():
+        if len(same) > 1:
+            yield _joined(same), pooled
+
+
+def _joined(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.cat([item[name] for item in items]) for name in items[0]}
 
 
 def _named(batch: Any) -> Mapping[str, Any]:
@@ -261,8 +291,7 @@ def _offset(curves: np.ndarray) -> int | None:
     peak = int(np.flatnonzero(known)[peak])
     gain = known_curves[:, peak] - known_curves[:, MAX_OFFSET]
     gain = gain[np.isfinite(gain)]
-    clear = len(gain) > 1 and gain.mean() > 2 * _error(gain)
-    return peak - MAX_OFFSET if clear else 0
+    return peak - MAX_OFFSET if _sure(gain) else 0
 
 
 def _error(values: np.ndarray) -> float:
@@ -270,12 +299,23 @@ def _error(values: np.ndarray) -> float:
     return float(values.std() / np.sqrt(len(values)))
 
 
+def _sure(gain: np.ndarray) -> bool:
+    """Whether the mean is above 0 for more than luck; the fewer the values, the more it takes.
+
+    Two errors, of 31 offsets tried, are reached by noise in every tenth to fifth set of batches.
+    """
+    if len(gain) < 2:
+        return False
+    students = 1 + (SURE**2 + 1) / (4 * (len(gain) - 1))  # Student's t, to first order
+    return bool(gain.mean() > SURE * students * _error(gain))
+
+
 def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None) -> str:
     """The reading that is clearly better than the host's own, or what else to look at."""
     if offset:
         how = "early: delay" if offset > 0 else "late: advance"
         return f"Audio is {abs(offset)} frames {how} it by {abs(offset) / 25:.2f} s."
-    clear = {a: g.mean() for a, g in gains.items() if g.mean() > max(GAIN, 3.5 * _error(g))}
+    clear = {a: g.mean() for a, g in gains.items() if g.mean() > GAIN and _sure(g)}
     if accuracy < DOUBTFUL:
         clear = {a: g for a, g in clear.items() if g > 1}  # noise gains on noise
     if clear:

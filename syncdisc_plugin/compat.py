@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,12 @@ class StableSyncNet(_StandIn):
         # weights look at: 22% of the rows are made of repeated edges. SyncLoss on whole frames
         # does better.
         lower: Box = (2 * top - 1, 2 * bottom - 1, left, right)
-        super().__init__(
-            SyncLoss(
-                weights,
-                layout="b (t c) h w",
-                value_range="-1..1",
-                region=lower,
-                reduction="none",
-            )
+        sync = SyncLoss(
+            weights, layout="b (t c) h w", value_range="-1..1", region=lower, reduction="none"
         )
+        if sync.net.home == "latentsync":  # its own expert: trained on what it is called with
+            sync.format = replace(sync.format, region="lower")
+        super().__init__(sync)
 
     def forward(self, frames: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Lower halves (B, 3T, H/2, W) RGB in [-1, 1], mel (B, 1, 80, L) -> video, audio (B, 2)."""

@@ -35,7 +35,8 @@ def _filterbank(spec: MelSpec) -> torch.Tensor:
     falling = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]
     area = 2.0 / (edges[2:] - edges[:-2])
     weights = np.maximum(0.0, np.minimum(rising, falling)) * area[:, None]
-    return torch.from_numpy(weights.astype(np.float32))
+    with torch.inference_mode(False):  # it is kept, also for those who differentiate
+        return torch.from_numpy(weights.astype(np.float32))
 
 
 def log_mel(audio: torch.Tensor, spec: MelSpec | None = None) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ class SyncLoss(nn.Module):
                 "To switch the loss off, multiply it by 0."
             )
         # In a tuple, so that nn.Module does not register it.
-        self._judge = (freeze(checkpoints.load_judge(weights)),)
+        with torch.inference_mode(False):  # else no later step could differentiate through it
+            self._judge = (freeze(checkpoints.load_judge(weights)),)
         self._elsewhere: dict[torch.device, Judge] = {}
         self.windows, self.kind, self.reduction = windows, kind, reduction
         self.weight, self.max_gradient = weight, max_gradient
@@ -135,7 +137,11 @@ class SyncLoss(nn.Module):
         Raises:
             ValueError: an unknown host.
         """
-        return cls(weights, **{**vars(host(name).frames), **changes})
+        made = cls(weights, **{**vars(host(name).frames), **changes})
+        if made.net.home == name and "region" not in changes:
+            # The host's own expert knows its frames whole, not the detector's box in them.
+            made.format = replace(made.format, region="face")
+        return made
 
     @property
     def net(self) -> Judge:
@@ -264,7 +270,8 @@ class SyncLoss(nn.Module):
         if next(self.net.parameters()).device == device:
             return self.net
         if device not in self._elsewhere:
-            self._elsewhere[device] = copy.deepcopy(self.net).to(device)
+            with torch.inference_mode(False):  # as it was built
+                self._elsewhere[device] = copy.deepcopy(self.net).to(device)
         return self._elsewhere[device]
 
     def _embed(

@@ -485,6 +485,12 @@ def test_a_host_layout_of_a_store(
     assert status == 0, err
     assert f"wav2lip: {len(rows) - 1} clips" in out and "1 left out" in out
     assert len(list((tmp_path / "host").rglob("audio.wav"))) == len(rows) - 1
+    # A run has the second discriminator's verdicts, too, and those are sharper.
+    rows[1] |= {"verdict": "dropped", "reason": "test"}
+    again = "".join(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / "f" / "filter-again.jsonl").write_text(again)
+    _, out, _ = run(*argv, "--layout_run", tmp_path / "f", "--layout_out", tmp_path / "again")
+    assert f"wav2lip: {len(rows) - 2} clips" in out and "filter-again.jsonl" in out
     check_refused(
         run(*argv, "--layout_run", tmp_path), "prepare", r"--layout_run .*holds no filter\.jsonl"
     )

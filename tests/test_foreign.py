@@ -13,7 +13,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import nn
 
-from syncdisc_plugin import weights
+from syncdisc_plugin import SyncLoss, compat, weights
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.foreign import StableSyncNet, Wav2Lip384Expert, Wav2LipExpert, read
@@ -280,6 +280,31 @@ def test_a_read_stable_syncnet_judges_like_the_written(
     with torch.no_grad():
         assert torch.equal(net(frames, mel), stable(frames, mel))
     assert (net(frames, mel) > 0.01).all()
+
+
+def test_latentsyncs_own_expert_sees_the_frames_as_it_was_trained(
+    stable: StableSyncNet, tmp_path: Path
+) -> None:
+    """The lower half of the whole aligned frame; other weights see the detector's box in it."""
+    torch.save(stable.state_dict(), tmp_path / "net.pt")
+    frames, mel = noise(16, 3, 256, 256), 4 * noise(1, 1, 80, 52)
+    halves = (frames / 2 + 0.5)[None, :, :, 128:]
+    with torch.no_grad():
+        wanted = torch.sigmoid(stable.logit(stable(halves, mel[:, 0])))
+    sync = SyncLoss.for_host("latentsync", tmp_path / "net.pt")
+    torch.testing.assert_close(sync.probability(frames, mel), wanted, rtol=1e-3, atol=1e-5)
+    expert = compat.StableSyncNet(weights=tmp_path / "net.pt")
+    v, a = expert(frames[:, :, 128:].flatten(0, 1)[None], mel)
+    torch.testing.assert_close((v * a).sum(1), wanted, rtol=1e-3, atol=1e-5)
+    asked = SyncLoss.for_host("latentsync", tmp_path / "net.pt", region=(0, 0.8, 0, 1))
+    assert asked.format.region == (0, 0.8, 0, 1)
+
+
+def test_a_file_without_tensors_is_an_error_not_a_hang(tmp_path: Path) -> None:
+    """What the empty state of a SyncLoss gives, saved by a host."""
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(WeightsError, match="expected tensors by name"):
+        read(tmp_path / "empty.safetensors")
 
 
 def test_a_read_wav2lip_expert_judges_like_the_written(tmp_path: Path) -> None:

@@ -119,6 +119,21 @@ def test_the_same_input_in_two_stores_is_taken_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
+def test_a_crash_is_known_by_its_path(tmp_path: Path, order: int) -> None:
+    """Its key is the job's, of the file's size and time; a good row's is of the file's bytes."""
+    good = make(tmp_path / "b", {"k1": 2})
+    with StoreWriter(tmp_path / "a", SPEC) as writer:
+        add(writer, "job", tracks=0, path="videos/k1.mp4")
+    both = [tmp_path / "a", good][::order]
+    result = merge(both, tmp_path / "out")
+    assert (result.inputs, result.clips, result.known) == (1, 2, 1)
+    assert contents(tmp_path / "out") == contents(good)
+    for store in both:  # one after the other, too
+        merge([store], tmp_path / "later")
+    assert contents(tmp_path / "later") == contents(good)
+
+
+@pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("path", ["", "/mnt/videos/k1.mp4"])
 def test_an_input_that_crashed_once_is_taken_where_it_went_well(
     tmp_path: Path, order: int, path: str

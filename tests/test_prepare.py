@@ -386,6 +386,37 @@ def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
     assert [c.speaker for c in ClipStore(tmp_path / "store").clips] == ["Ann"]
 
 
+def test_a_table_holds_for_what_is_there_already(tmp_path: Path) -> None:
+    """Written when training has said that one speaker is known."""
+    folder, out = tmp_path / "flat", tmp_path / "store"
+    folder.mkdir()
+    for name in "abc":
+        write_video(folder / f"{name}.mp4", grey(30), audio=babble(1.2))
+    prepare([folder], out, settings=WHOLE)
+    (tmp_path / "who.csv").write_text("path,speaker\nflat/a.mp4,Ann\nflat/b.mp4,Bob\n")
+    settings = dataclasses.replace(WHOLE, speakers=tmp_path / "who.csv")
+    found = prepare([folder], out, settings=settings)
+    assert (found.videos, found.renamed, found.unnamed) == (0, 2, 1)
+    assert sorted(c.speaker for c in ClipStore(out).clips) == ["Ann", "Bob", "flat"]
+    assert prepare([folder], out, settings=settings).renamed == 0
+    (tmp_path / "who.csv").write_text("path,speaker,language\nflat/a.mp4,Ann,en\n")
+    assert prepare([folder], out, settings=settings).renamed == 1
+    prepare([folder], out, settings=WHOLE)  # without the table nothing is undone
+    clips = ClipStore(out).clips
+    assert [(c.speaker, c.language) for c in clips] == [("Ann", "en"), ("Bob", ""), ("flat", "")]
+
+
+def test_a_table_that_names_nothing_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    write_video(folder / "a.mp4", grey(30), audio=babble(1.2))
+    (tmp_path / "who.csv").write_text("path,speaker\na.mp4,Ann\n")
+    settings = dataclasses.replace(WHOLE, speakers=tmp_path / "who.csv")
+    with pytest.raises(MediaError, match=r"names none of the 1 videos, such as .*flat/a\.mp4"):
+        prepare([folder], tmp_path / "store", settings=settings)
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
     video = tmp_path / "only" / "a.mp4"
     video.parent.mkdir()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from syncdisc_plugin.mel import _filterbank, log_mel
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.sync_loss import SyncLoss
@@ -185,6 +186,23 @@ def test_no_grad_and_inference_mode(path: Path) -> None:
             loss = sync(frames, mel)
         assert not loss.requires_grad
         assert torch.equal(loss, expected)
+
+
+def test_what_is_made_in_inference_mode_trains_later(path: Path) -> None:
+    """A loop that validates first: what is kept from then on must still give gradients."""
+    frames, mel = pair()
+    _filterbank.cache_clear()
+    with torch.inference_mode():
+        sync = SyncLoss(path)
+        sync(frames, mel)
+        elsewhere = sync._net_on(torch.device("meta"))
+        log_mel(torch.zeros(4000))
+    sync(frames, mel).backward()
+    assert frames.grad is not None and frames.grad.abs().sum() > 0
+    assert not any(p.is_inference() for p in elsewhere.parameters())
+    audio = torch.rand(4000, requires_grad=True)
+    log_mel(audio).sum().backward()
+    assert audio.grad is not None
 
 
 # --- the value

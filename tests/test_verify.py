@@ -141,7 +141,11 @@ def test_a_last_line_that_was_cut(store: Path, cut: int) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "text"),
-    [({"id": "k1"}, "expected KEY/n, got k1"), ({"id": None}, "TypeError")],
+    [
+        ({"id": "k1"}, "expected KEY/n, got k1"),
+        ({"id": "../../elsewhere/0"}, "expected KEY/n, got ../../elsewhere/0"),
+        ({"id": None}, "TypeError"),
+    ],
 )
 def test_a_row_that_is_none(store: Path, changes: dict[str, object], text: str) -> None:
     edit_rows(store, **changes)

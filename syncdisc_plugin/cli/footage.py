@@ -91,6 +91,17 @@ def run_prepare(
         f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
         f"{len(result.refused)} refused -> {out}"
     )
+    if result.unnamed:
+        print(
+            f"--speakers: does not name {result.unnamed} of the videos; their folders are taken "
+            "for their speakers",
+            file=sys.stderr,
+        )
+    if result.renamed:
+        print(
+            f"{result.renamed} clips that were there got the speaker or language of --speakers. "
+            "Where a split.json was made before, delete it if it is to go by these."
+        )
     if result.same:
         print(f"{result.same} finished videos have another time and the same bytes: nothing to do")
     if steps := result.cost.seconds:
@@ -107,11 +118,15 @@ def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -
 
     verdicts, lag = None, 0
     if run is not None:
-        if not (run / "filter.jsonl").exists():
+        # The second discriminator's are sharper; a folder of `filter` has the first only.
+        names = ("filter-again.jsonl", "filter.jsonl")
+        found = next((run / name for name in names if (run / name).exists()), None)
+        if found is None:
             raise RunError(
                 f"--layout_run {run}: holds no filter.jsonl. Name a run, or what `filter` wrote."
             )
-        verdicts = list(read_rows(run / "filter.jsonl"))
+        print(f"{layout}: by the verdicts of {found}")
+        verdicts = list(read_rows(found))
         reference = run / "reference.json"
         lag = json.loads(reference.read_text())["lag_frames"] if reference.exists() else 0
     out = out or data.with_name(f"{data.name}-{layout}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from syncdisc_plugin.errors import StoreError
+
+_ID = re.compile(r"[^/\\.][^/\\]*/\d+")
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,15 @@ def clip_row(key: str, clip: Clip) -> dict[str, Any]:
 
 
 def row_clip(row: dict[str, Any]) -> Clip:
-    """The clip of such a row. Raises TypeError where a field is missing."""
+    """The clip of such a row.
+
+    Raises:
+        TypeError: a field is missing.
+        ValueError: an id that names no shard of the store; a foreign one could lead out of it.
+    """
     names = Clip.__dataclass_fields__
+    if not _ID.fullmatch(row["id"]):
+        raise ValueError(f"id: expected KEY/n, got {row['id']}")
     return Clip(**{name: value for name, value in row.items() if name in names})
 
 

@@ -48,8 +48,8 @@ def merge(stores: Sequence[Path], out: Path) -> MergeResult:
 
     What `store judge` found of the clips goes along. A kill at any time leaves a store that is
     whole as far as it goes; the same call goes on. The stores stay as they are, and may be deleted
-    afterwards. An input with the same key (same file, same settings) in two stores is taken once,
-    prepared rather than refused.
+    afterwards. An input with the same key (same file, same settings) in two stores is taken once;
+    a path that was refused in one and prepared in another is taken as it was prepared.
 
     Args:
         stores: each of the same spec, with no `prepare` at work or left unfinished.
@@ -72,9 +72,11 @@ def merge(stores: Sequence[Path], out: Path) -> MergeResult:
         for store in stores:
             held.callback(Lock(store, shared=True).release)
         rows = {store: finished_rows(store) for store in stores}
-        _check_paths({**rows, out: list(read_rows(out / MANIFEST))})
+        best = _best({**rows, out: list(read_rows(out / MANIFEST))})
+        _check_paths(best)
         writer = held.enter_context(StoreWriter(out, spec))
-        return _merge(rows, writer, spec)
+        passed = sum(len(rows[store]) - len(best[store]) for store in stores)
+        return _merge({store: best[store] for store in stores}, writer, spec, passed)
 
 
 def _common_spec(stores: Sequence[Path]) -> ClipSpec:
@@ -110,14 +112,26 @@ def _check_paths(rows: dict[Path, _Rows]) -> None:
         )
 
 
-def _merge(rows: dict[Path, _Rows], writer: StoreWriter, spec: ClipSpec) -> MergeResult:
+def _best(rows: dict[Path, _Rows]) -> dict[Path, _Rows]:
+    """Without refusals of what another store has: a file's key is not that of its crash."""
+    good = {row["path"] for its_rows in rows.values() for row in its_rows if _is_good(row)}
+    return {
+        store: [row for row in its_rows if _is_good(row) or row["path"] not in good]
+        for store, its_rows in rows.items()
+    }
+
+
+def _is_good(row: dict[str, Any]) -> bool:
+    return bool(row["status"] == "ok")
+
+
+def _merge(rows: dict[Path, _Rows], writer: StoreWriter, spec: ClipSpec, known: int) -> MergeResult:
     # Key -> whether it was refused: one that was refused for a crash may be good in another store.
-    there = {row["key"]: row["status"] != "ok" for row in writer.rows}
+    there = {row["key"]: not _is_good(row) for row in writer.rows}
     inputs: dict[str, tuple[Path, _Rows]] = {}
-    known = 0
     for store, its_rows in rows.items():
         for key, of_input in _by_key(its_rows).items():
-            refused = of_input[0]["status"] != "ok"
+            refused = not _is_good(of_input[0])
             if key in there and (refused or not there[key]):
                 known += 1
                 continue
@@ -127,7 +141,7 @@ def _merge(rows: dict[Path, _Rows], writer: StoreWriter, spec: ClipSpec) -> Merg
     linked = copied = clips = 0
     bar = tqdm(inputs.values(), desc="merge", unit="input", disable=None)
     for number, (store, of_input) in enumerate(bar, 1):
-        good = [row_clip(row) for row in of_input if row["status"] == "ok"]
+        good = [row_clip(row) for row in of_input if _is_good(row)]
         for shard in sorted({clip.shard for clip in good}):
             faults = shard_faults(store, shard, [c for c in good if c.shard == shard], spec)
             if faults:
@@ -153,7 +167,7 @@ def _add_judged(stores: Sequence[Path], writer: StoreWriter) -> None:
     judged: dict[str, dict[str, Any]] = {}
     for store in (writer.root, *stores):
         judged = read_judged(store) | judged
-    ids = [row["id"] for row in writer.rows if row["status"] == "ok"]
+    ids = [row["id"] for row in writer.rows if _is_good(row)]
     text = "".join(json.dumps(judged[i]) + "\n" for i in ids if i in judged)
     path = writer.root / JUDGED
     if text and not (path.exists() and path.read_text(encoding="utf-8") == text):

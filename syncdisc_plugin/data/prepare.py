@@ -29,7 +29,13 @@ from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
 from syncdisc_plugin.data.remote import is_url, local_copy
 from syncdisc_plugin.data.store import shard_path
 from syncdisc_plugin.data.writer import StoreWriter, write_shard
-from syncdisc_plugin.errors import FaceError, RunError, SyncDiscError, is_machines_fault
+from syncdisc_plugin.errors import (
+    FaceError,
+    MediaError,
+    RunError,
+    SyncDiscError,
+    is_machines_fault,
+)
 from syncdisc_plugin.faces import (
     Detector,
     QualityMeter,
@@ -57,8 +63,8 @@ class PrepareSettings:
     """Where the detector runs: cpu or cuda."""
     speakers: Path | None = None
     """CSV with the columns path,speaker (paths relative to it, or URLs), and language if you like.
-    Without it the first folder below the one that is given is the speaker, with all that it
-    holds."""
+    It holds for clips that are in the store already, too. What it does not name has the first
+    folder below the one that is given for its speaker, with all that this holds."""
     workers: int = 0
     """Processes; 0 takes one per core. One is a process of its own too, which a file that crashes
     the decoder can take down without the command."""
@@ -95,6 +101,10 @@ class PrepareResult:
     """Seconds by step, summed over the workers, and the peak memory of the largest of them."""
     same: int = 0
     """Finished inputs that have another time since, and the same bytes: nothing was redone."""
+    unnamed: int = 0
+    """Inputs that the table of speakers does not name, where one was given."""
+    renamed: int = 0
+    """Finished clips that got another speaker or language, by the table."""
 
 
 def prepare(
@@ -114,7 +124,8 @@ def prepare(
 
     Raises:
         ValueError: a shard that is none.
-        MediaError: a path or URL that does not exist, or no video in any of them.
+        MediaError: a path or URL that does not exist, no video in any of them, or a table of
+            speakers that names none of these.
         FaceError: the detector cannot be loaded (nothing is written then).
         StoreError: `out` is no store of the same spec, or another process is at work on it.
         RunError: workers cannot start, or there is no Ray. No input is refused then.
@@ -123,9 +134,17 @@ def prepare(
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard: expected (i, n) with 1 <= i <= n, got {shard}. Count from 1.")
     run = _engine(settings)
-    videos = list_inputs(paths)[shard[0] - 1 :: shard[1]]
+    videos = list_inputs(paths)
     speakers = read_speakers(settings.speakers)
     languages = read_speakers(settings.speakers, "language")
+    named = [canonical(video.place) in speakers for video in videos]
+    if speakers and not any(named):
+        raise MediaError(
+            f"--speakers {settings.speakers}: names none of the {len(videos)} videos, such as "
+            f"{canonical(videos[0].place)}, but {next(iter(speakers))}. Its paths are relative to "
+            "the table's own folder, or absolute."
+        )
+    videos = videos[shard[0] - 1 :: shard[1]]
     if spec.crop == "aligned":
         require_points(settings.detector)
     if settings.engine == "local" or settings.device == "cpu":  # a cluster's head may have no GPU
@@ -155,7 +174,9 @@ def prepare(
                 refused += [row for row in result.rows if row["status"] != "ok"]
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
-    return PrepareResult(len(by_key) - same, clips, seconds, refused, cost, same)
+        renamed = writer.rename(speakers, languages)
+    unnamed = named.count(False) if speakers else 0
+    return PrepareResult(len(by_key) - same, clips, seconds, refused, cost, same, unnamed, renamed)
 
 
 def _load_detector(spec: ClipSpec, settings: PrepareSettings) -> Detector:

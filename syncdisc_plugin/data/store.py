@@ -39,7 +39,12 @@ class ClipStore:
         self.root = Path(root)
         self.spec = read_spec(self.root)
         self.rows = list(read_rows(self.root / MANIFEST))
-        clips = (row_clip(row) for row in self.rows if row["status"] == "ok")
+        try:
+            clips = [row_clip(row) for row in self.rows if row["status"] == "ok"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"{self.root}/{MANIFEST}: damaged ({error}). `syncdisc store verify` names the row."
+            ) from error
         # Not in the order in which a pool of workers happened to finish them.
         self.clips = sorted(clips, key=lambda clip: (clip.source, clip.start_s, clip.id))
         self.refused = [row for row in self.rows if row["status"] != "ok"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from syncdisc_plugin.atomic import replacing, write_text
+from syncdisc_plugin.data.inputs import canonical
 from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import read_rows, seen_by, shard_names, unfinished
@@ -99,6 +101,23 @@ class StoreWriter:
     def see(self, same: dict[str, str]) -> None:
         """Note for inputs, by key, the job that found them unchanged; written by `close`."""
         self._same |= same
+
+    def rename(self, speakers: Mapping[str, str], languages: Mapping[str, str]) -> int:
+        """Give clips the speaker and language of their video, by `canonical` place.
+
+        What is "" changes nothing. How many clips had another.
+        """
+        rows, changed = [], 0
+        for row in self._rows:
+            place = canonical(row["path"]) if speakers else ""
+            told = {"speaker": speakers.get(place), "language": languages.get(place)}
+            new = {name: value for name, value in told.items() if value and row.get(name) != value}
+            if row["status"] == "ok" and new:
+                row, changed = row | new, changed + 1
+            rows.append(row)
+        if changed:
+            self._rewrite(rows)
+        return changed
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Append all rows of one input, or of several; they replace older ones of the same inputs.

@@ -16,6 +16,9 @@ class Judge(nn.Module):
     """
 
     spec: ClipSpec
+    home: str = ""
+    """Name of the host (`hosts.HOSTS`) whose own frames it was trained on, as they are; where it
+    is "", a frame is the face detector's box."""
 
     def embed_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """frames (B, F, 3, h, w) RGB in [0, 1] -> unit embeddings (B, F - T + 1, D), fp32.

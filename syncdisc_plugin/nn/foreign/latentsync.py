@@ -162,6 +162,8 @@ class StableSyncNet(ForeignExpert):
     """
 
     value_range = (-1.0, 1.0)
+    # `train_syncnet.py` and `train_unet.py` cut the lower half off the whole aligned frame.
+    home = "latentsync"
 
     def __init__(
         self,

@@ -92,10 +92,11 @@ def _tensors(path: Path) -> State:
     try:
         if head[8:9] == b"{":  # safetensors: the length of a JSON header, then the header
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        # Only the zip form, which torch writes since 1.6, can be mapped.
-        mmap = head.startswith(ZIP)
-        tree = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+                tree = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        else:
+            # Only the zip form, which torch writes since 1.6, can be mapped.
+            mmap = head.startswith(ZIP)
+            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise WeightsError(f"weights {path}: {_why(error, head)}") from error
     for key in ("state_dict", "net"):
