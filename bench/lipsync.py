@@ -124,7 +124,7 @@ def cut(row: dict[str, str], args: argparse.Namespace, judge: Scorer, out: Path)
     length = round(args.seconds * FPS)
     frames, sound = recording.frames(), recording.audio
     for number in range(recording.n_frames // length):
-        path = out / f"{Path(row['path']).stem}-{number}.mp4"
+        path = out / f"{row['path'].replace('/', '_')}-{number}.mp4"
         samples = sound[number * length * RATE_HZ // FPS :][: length * RATE_HZ // FPS]
         try:
             write_video(path, islice(frames, length), fps=FPS, audio=samples, crf=12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -171,6 +173,69 @@ def test_aac_is_copied(video: Path, tmp_path: Path) -> None:
     assert heard.shape == before.shape and np.abs(heard - before).max() < 1e-4
 
 
+def test_damaged_aac_ends_where_it_can_be_heard(video: Path, tmp_path: Path) -> None:
+    """Its packets go on behind the damage; the new lips do not."""
+    audio = tmp_path / "a.m4a"
+    with av.open(str(audio), "w", format="mp4") as file:
+        stream = file.add_stream("aac", rate=RATE, layout="mono")
+        for i, block in enumerate(np.split(bursts(1.6), 16)):
+            frame = av.AudioFrame.from_ndarray(block[None], "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, 1600 * i, Fraction(1, RATE)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with av.open(str(audio)) as file:
+        packets = [(p.pos, p.size) for p in file.demux(audio=0) if p.size]
+    raw, (at, size) = bytearray(audio.read_bytes()), packets[len(packets) // 2]
+    raw[at : at + size] = np.random.default_rng(0).bytes(size)
+    audio.write_bytes(raw)
+    result = run(video, audio, tmp_path / "out.mp4")
+    assert 0.5 < result.seconds < 1.2 and "sound: stopped at" in result.notes[0]
+    sound, rate, _ = read_sound(tmp_path / "out.mp4")
+    assert sound.shape[1] / rate == pytest.approx(result.frames / 25, abs=0.1)
+
+
+EIGHT = """
+import sys
+from pathlib import Path
+from painted import bursts, picture, read_sound, run, write_wav
+from syncdisc_plugin.media import decode, write_video
+folder = Path(sys.argv[1])
+video = write_video(folder / "v.mp4", map(picture, range(40)), crf=4)
+audio = write_wav(folder / "a.wav", *[bursts(1.6)] * 7, 0 * bursts(1.6))
+assert run(video, audio, folder / "out.mp4").generated == 40
+sound, rate, _ = read_sound(folder / "out.mp4")
+assert abs(sound.shape[1] / rate - 1.6) < 0.1 and sound.std() > 0.05, sound.shape
+heard = decode(folder / "surround.mkv").audio
+assert abs(heard.std() / bursts(1.6).std() - 7 / 8) < 0.02, heard.std()
+"""
+
+
+def test_eight_channels_are_heard(tmp_path: Path) -> None:
+    """In a process of its own: such sound once ended it, without a word."""
+    with av.open(str(tmp_path / "surround.mkv"), "w") as file:
+        video = file.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        stream = file.add_stream("pcm_s16le", rate=RATE, layout="7.1")
+        for i in range(40):
+            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            file.mux(video.encode(picture))
+        channels = np.stack([*[bursts(1.6)] * 7, 0 * bursts(1.6)], 1)
+        packed = (channels * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="s16", layout="7.1")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        file.mux(video.encode(None))
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_a_voice_that_starts_late_in_its_video_starts_late(video: Path, tmp_path: Path) -> None:
     voice = tmp_path / "voice.mkv"
     write_video(voice, map(picture, range(40)), audio=bursts(1.2), audio_start_s=0.4)
@@ -225,6 +290,17 @@ def test_a_longer_sound_may_hold_the_last_frame(video: Path, tmp_path: Path) -> 
     assert indices(frames) == [*range(40), *[39] * 20]
     assert "its last frame is held" in result.notes[0]
     assert np.ptp(frames[40:, *MOUTH].mean((1, 2, 3))) > 10, "held lips"
+
+
+@pytest.mark.parametrize("extend", ["hold", "pingpong"])
+def test_the_last_frame_of_another_rate_speaks(tmp_path: Path, extend: str) -> None:
+    """61 frames at 30 fps: the last one is shown on a tick of 1/25 s that is not over with it."""
+    source = write_video(tmp_path / "v.mp4", (picture(i % 40) for i in range(61)), fps=30, crf=8)
+    audio = write_wav(tmp_path / "a.wav", bursts(4.0))
+    result = run(source, audio, tmp_path / "out.mp4", extend=extend)
+    assert result.generated == result.frames == 120
+    frames = read_frames(tmp_path / "out.mp4")[1]
+    assert np.ptp(frames[61:, *MOUTH].mean((1, 2, 3))) > 10
 
 
 def test_a_shorter_sound_cuts_the_video(video: Path, tmp_path: Path) -> None:

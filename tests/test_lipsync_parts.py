@@ -21,6 +21,7 @@ from painted import (
     bursts,
     indices,
     picture,
+    run,
     write_wav,
 )
 
@@ -80,10 +81,11 @@ def test_long_tracks_are_one_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     two = Marked(LEFT, RIGHT)
     scan = faces.scan_video(PictureStream(source), two, TrackSettings(), fps=25, face_px=96)
     assert [len(f.runs[0].boxes) for f in scan.faces] == [50, 50]
-    assert scan.faces[0].references(4).shape == (4, 96, 96, 3)
-    box = scan.faces[1].box_at(Fraction(1, 3))
-    assert box is not None and np.abs(box - RIGHT).max() < 1e-3
-    assert scan.faces[1].box_at(Fraction(5, 2)) is None
+    (run,) = scan.faces[0].runs
+    assert run.references(4).shape == (4, 96, 96, 3)
+    found = scan.faces[1].at(Fraction(1, 3))
+    assert found is not None and np.abs(found[1] - RIGHT).max() < 1e-3
+    assert scan.faces[1].at(Fraction(5, 2)) is None
 
 
 def test_large_videos_are_searched_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +104,8 @@ def test_large_videos_are_searched_small(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(faces, "SCAN_PX", 80)
     scan = faces.scan_video(PictureStream(source), Small(), TrackSettings(), fps=25, face_px=96)
     assert sizes == {(H // 2, W // 2, 3)}
-    box = scan.faces[0].box_at(Fraction(1))
-    assert box is not None and np.abs(box - [48, 32, 112, 112]).max() < 1e-3
+    found = scan.faces[0].at(Fraction(1))
+    assert found is not None and np.abs(found[1] - [48, 32, 112, 112]).max() < 1e-3
 
 
 def test_a_face_that_is_lost_for_a_moment_goes_on() -> None:
@@ -115,9 +117,67 @@ def test_a_face_that_is_lost_for_a_moment_goes_on() -> None:
     first, other = face(0, 0, 50, LEFT), face(1, 0, 40, RIGHT)
     again, late = face(2, 80, 100, LEFT), face(3, 400, 20, LEFT)
     for number in (0, 2, None):
-        chosen = choose_face([first, other, again, late], number)
+        chosen = choose_face([first, other, again, late], number, 20)
         assert [run.start for run in chosen.runs] == [0, 80]
-    assert len(choose_face([first, other, again, late], 3).runs) == 1
+    assert len(choose_face([first, other, again, late], 3, 20).runs) == 1
+
+
+def test_the_default_face_is_one_that_is_seen_while_the_sound_lasts() -> None:
+    from generator_integration.reference.face import Face, Run, choose_face
+    from syncdisc_plugin.errors import FaceError
+
+    def face(number: int, start: int, n: int) -> Face:
+        return Face(number, [Run(start, np.tile(np.float32(LEFT), (n, 1)))], 25)
+
+    host, guest = face(0, 0, 150), face(1, 200, 15000)
+    assert choose_face([host, guest], None, Fraction(5)).number == 0
+    assert choose_face([host, guest], None, Fraction(60)).number == 1
+    with pytest.raises(FaceError, match=r"face 1 .* is not seen while the sound lasts \(5.00 s\)"):
+        choose_face([host, guest], 1, Fraction(5))
+
+
+@pytest.mark.parametrize("fps", [24, 30, 50, 60, Fraction(30000, 1001)])
+def test_a_face_is_there_until_the_last_frame(tmp_path: Path, fps: int | Fraction) -> None:
+    from generator_integration.reference.face import scan_video
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    for n in range(40, 46):
+        source = write_video(tmp_path / f"{n}.mp4", map(picture, range(n)), fps=fps)
+        stream = PictureStream(source)
+        scan = scan_video(stream, Marked(), TrackSettings(), fps=25, face_px=32)
+        times_s = [(int(p) - int(scan.pts[0])) * stream.time_base for p in scan.pts]
+        assert len(times_s) == n and all(scan.faces[0].at(t) for t in times_s)
+
+
+def test_behind_a_cut_a_face_is_drawn_after_pictures_of_that_shot(tmp_path: Path) -> None:
+    """Two people who sit in the same place in turn, as in an interview; and one track each."""
+    from syncdisc_plugin.data.footage import Footage
+    from syncdisc_plugin.faces import TrackSettings
+
+    def shot(color: tuple[int, int, int], seed: int) -> list[np.ndarray]:
+        coarse = np.random.default_rng(seed).integers(0, 255, (8, 10, 3))
+        base = 0.3 * np.kron(coarse, np.ones((16, 16, 1))) + 0.7 * np.array(color)
+        return [np.roll(base, i // 3, 1).astype(np.uint8) for i in range(30)]
+
+    class Looking(Painter):
+        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+            for pictures in (masked[:, :, :, :48], reference):
+                red, _, blue = pictures.mean((0, 3, 4)).unbind(1)
+                looked.append({bool(r > b) for r, b in zip(red, blue, strict=True)})
+            return super().forward(masked, reference, mel)
+
+    looked: list[set[bool]] = []
+    source, audio = tmp_path / "v.mp4", write_wav(tmp_path / "a.wav", bursts(2.4))
+    frames = [*shot((200, 40, 40), 0), *shot((40, 40, 200), 1)]
+    write_video(source, frames, audio=bursts(2.4), crf=4)
+    result = run(source, audio, tmp_path / "out.mp4", generator=Looking())
+    assert result.generated == 60
+    assert all(len(seen) == 1 for seen in looked) and looked[::2] == looked[1::2]
+    assert {True} in looked and {False} in looked
+    tracks = list(Footage(source, Marked(), ClipSpec(), TrackSettings()).clips())
+    assert len(tracks) == 2 and "2 faces" in result.notes[0]
+    assert run(source, audio, tmp_path / "out.mp4", face=1).face == 1
 
 
 # --- parts

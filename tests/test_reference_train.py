@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -391,6 +392,25 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(
     rows = list(read_rows(finished / "log.jsonl"))
     path = train_generator(ClipStore(_synthetic_store), finished, SETTINGS, resume=True)
     assert path.read_bytes() == before and list(read_rows(finished / "log.jsonl")) == rows
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_last_measurement_ends_it(
+    finished: Path, tmp_path: Path, _synthetic_store: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    early = run / "snapshots" / "step-000012.safetensors"
+    shutil.copy(early, run / "generator.safetensors")  # that of a measurement before
+    path = train_generator(ClipStore(_synthetic_store), run, SETTINGS, resume=True)
+    assert read_generator(path)["step"] == 24
+    one, other = (load_file(r / "generator.safetensors") for r in (run, finished))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_store_of_turned_faces_is_refused(tiny_store: ClipStore, tmp_path: Path) -> None:
+    tiny_store.spec = replace(tiny_store.spec, crop="aligned")
+    with pytest.raises(RunError, match="faces are cut aligned"):
+        train_generator(tiny_store, tmp_path / "run", SETTINGS)
 
 
 @pytest.mark.slow

@@ -9,6 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from syncdisc_plugin.media import decode, move_audio
+from syncdisc_plugin.media.phase import frame_leads_s
+
 BENCH = Path(__file__).parents[1] / "bench"
 NAMES = ["edit list, picture cut .mp4", "late picture .ts", "variable rate .mkv"]
 
@@ -57,6 +60,25 @@ def test_a_lost_event_is_an_error(bench: ModuleType) -> None:
     frames, audio = store_of(bench, planted, lambda k: 0.0)
     assert bench.agreement(planted, frames, 0 * audio).error_s == np.inf
     assert bench.agreement(planted, 0 * frames, audio).error_s == np.inf
+
+
+@pytest.mark.parametrize("cut_s", [0.31, 0.285])
+def test_a_trimmed_file_stays_together(bench: ModuleType, tmp_path: Path, cut_s: float) -> None:
+    """Its picture is cut within a frame: FFmpeg shows it up to a frame early, and says nothing."""
+    planted = bench.Planted(".mp4", tuple(bench.steady(25)), video_s=-cut_s, options=bench.AS_IS)
+    bench.write(tmp_path / "a.mp4", planted)
+    moved = {"a.mp4": 0.0, "b.mp4": 0.0, "c.mp4": 0.08}
+    for name in ("b.mp4", "c.mp4"):
+        move_audio(tmp_path / "a.mp4", tmp_path / name, moved[name])
+    assert decode(tmp_path / "a.mp4").trimmed_s > 0.005
+    for name, seconds in moved.items():
+        recording = decode(tmp_path / name)
+        frames = np.stack(list(recording.frames()))
+        # Sound that begins between two frames moves all of them: the leads say by how much.
+        flashes = np.array(bench.flashes(frames))
+        shown_s = flashes / 25 + frame_leads_s(recording)[flashes]
+        late_s = np.array(bench.clicks_s(recording.audio)) - shown_s
+        assert late_s.mean() == pytest.approx(seconds, abs=0.003), name
 
 
 def test_picture_and_sound_agree_in_the_store(bench: ModuleType, tmp_path: Path) -> None:

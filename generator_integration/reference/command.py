@@ -23,7 +23,8 @@ def lipsync(args: Sequence[str]) -> int:
     parser.add_argument(
         "--face",
         type=int,
-        help="which face, as `syncdisc score` numbers them (default: the largest for longest)",
+        help="which face, as `syncdisc score` numbers them (default: the largest for longest "
+        "while the sound lasts)",
     )
     parser.add_argument(
         "--extend",
@@ -33,7 +34,7 @@ def lipsync(args: Sequence[str]) -> int:
     )
     parser.add_argument("--crf", type=int, default=18, help="picture: 0 (best) to 51")
     parser.add_argument("--device", default="auto", help="cuda, cpu, or auto")
-    add_prepare(parser, skip={*MANY_VIDEOS, "device"})
+    add_prepare(parser, skip={*MANY_VIDEOS, "device", "track.max_frames"})
     parsed = parser.parse_args(args)
     from generator_integration.reference.lipsync import lipsync as write
     from syncdisc_plugin.nn.precision import choose_device

@@ -40,6 +40,12 @@ class Run:
     candidates: list[tuple[float, np.ndarray]] = field(default_factory=list)
     """(sharpness, crop (S, S, 3) uint8), in time."""
 
+    def references(self, n: int) -> np.ndarray:
+        """At most `n` sharp pictures (R, S, S, 3) uint8, spread over the time it is seen."""
+        groups = np.array_split(np.arange(len(self.candidates)), min(n, len(self.candidates)))
+        best = [max(group, key=lambda i: self.candidates[i][0]) for group in groups]
+        return np.stack([self.candidates[i][1] for i in best])
+
     @property
     def end(self) -> int:
         """The tick behind its last one."""
@@ -53,7 +59,7 @@ class Face:
     number: int
     """As `syncdisc score` numbers the tracks (but there, those of over a minute are cut)."""
     runs: list[Run]
-    """In time; more than one where it was lost for a while."""
+    """In time; more than one where it was lost for a while, or goes on behind a scene cut."""
     fps: int
     """Ticks per second."""
 
@@ -68,23 +74,21 @@ class Face:
         """How long it is seen."""
         return sum(len(run.boxes) for run in self.runs) / self.fps
 
-    def box_at(self, time_s: Fraction) -> np.ndarray | None:
-        """Box (4,) at a moment, between two ticks a mean of both; None where it is not seen."""
+    def seen_before(self, end_s: float | Fraction) -> float:
+        """For how many seconds it is seen before a moment."""
+        end = float(end_s * self.fps)
+        return sum(max(0.0, min(run.end, end) - run.start) for run in self.runs) / self.fps
+
+    def at(self, time_s: Fraction) -> tuple[Run, np.ndarray] | None:
+        """The run and the box (4,) at a moment; between two ticks a mean of both their boxes."""
         for run in self.runs:
             at = float(time_s * self.fps) - run.start
             if -0.5 <= at < len(run.boxes):
                 at = min(max(at, 0.0), len(run.boxes) - 1.0)
                 low = int(at)
                 high = min(low + 1, len(run.boxes) - 1)
-                return run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
+                return run, run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
         return None
-
-    def references(self, n: int) -> np.ndarray:
-        """At most `n` sharp pictures (R, S, S, 3) uint8, spread over the time it is seen."""
-        candidates = [c for run in self.runs for c in run.candidates]
-        groups = np.array_split(np.arange(len(candidates)), min(n, len(candidates)))
-        best = [max(group, key=lambda i: candidates[i][0]) for group in groups]
-        return np.stack([candidates[i][1] for i in best])
 
     def __str__(self) -> str:
         """In words, for a list."""
@@ -129,10 +133,8 @@ def scan_video(
         _ticks(stream, fps, pts, shrink),
         detect,
         # All of a face, also a short rest behind a piece: what is too short is dropped below.
-        # A face keeps its number through a scene cut that leaves it where it is.
         replace(
             settings,
-            cut_ratio=0,
             min_frames=1,
             max_frames=PIECE_TICKS,
             min_face_px=max(1, settings.min_face_px // shrink),
@@ -194,23 +196,30 @@ def scan_photo(
     return faces
 
 
-def choose_face(faces: Sequence[Face], number: int | None) -> Face:
+def choose_face(faces: Sequence[Face], number: int | None, end_s: float | Fraction) -> Face:
     """The face of a number, or by default the one that fills most of the picture for longest.
 
-    Where it is lost and found again in its place within two seconds, it goes on.
+    Only what is seen before `end_s` counts. Where it is lost and found again in its place within
+    two seconds, or is there behind a scene cut, it goes on.
 
     Raises:
-        FaceError: no such number.
+        FaceError: no such number, or not seen before `end_s`.
     """
     known = {face.number: face for face in faces}
     if number is not None and number not in known:
-        listed = "; ".join(map(str, faces))
-        raise FaceError(f"face: expected one of {sorted(known)}, got {number}. There are: {listed}")
+        raise FaceError(
+            f"face: expected one of {sorted(known)}, got {number}. There are: {list_faces(faces)}."
+        )
     chosen = (
-        max(faces, key=lambda face: face.side_px * face.seconds)
+        max(faces, key=lambda face: face.side_px * face.seen_before(end_s))
         if number is None
         else known[number]
     )
+    if not chosen.seen_before(end_s):
+        raise FaceError(
+            f"face: {chosen} is not seen while the sound lasts ({float(end_s):.2f} s). There are: "
+            f"{list_faces(faces)}."
+        )
     runs = list(chosen.runs)
     others = [run for face in faces if face is not chosen for run in face.runs]
     for step in (1, -1):  # what comes later, then what was earlier
@@ -220,6 +229,12 @@ def choose_face(faces: Sequence[Face], number: int | None) -> Face:
             if is_near and overlap(first.boxes[-1:], second.boxes[:1])[0, 0] > MIN_IOU:
                 runs.insert(len(runs) if step > 0 else 0, run)
     return Face(chosen.number, runs, chosen.fps)
+
+
+def list_faces(faces: Sequence[Face], most: int = 12) -> str:
+    """In words, in time."""
+    more = f"; and {len(faces) - most} more" if len(faces) > most else ""
+    return "; ".join(map(str, faces[:most])) + more
 
 
 def _ticks(stream: PictureStream, fps: int, pts: list[int], shrink: int) -> Iterator[np.ndarray]:
@@ -241,7 +256,8 @@ def _ticks(stream: PictureStream, fps: int, pts: list[int], shrink: int) -> Iter
     if shown is None:
         return
     end_s = float(shown[0] + 1 / stream.fps) + JITTER_S
-    while tick == 0 or (tick + 1) / fps <= end_s:
+    # All that is shown, at whatever rate: the last frame too has a tick before or behind it.
+    while Fraction(tick, fps) <= shown[0] or (tick + 1) / fps <= end_s:
         image = stream.pixels(shown[1], shrink=shrink) if image is None else image
         yield image
         tick += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncdisc_plugin.errors import FaceError, MediaError
+from syncdisc_plugin.errors import MediaError
 
 # Nothing heavy here: `syncdisc --help` looks at this folder.
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def lipsync(
         out: .mp4, .mov, .mkv or .webm; an existing file is replaced, wholly or not at all.
         generator: a shipped name, a file of the trainer, or a loaded one, on `device`.
         face: number of the face, as `syncdisc score` lists them; by default the one that fills
-            most of the picture for longest. Frames without it stay as they are.
+            most of the picture for longest while the sound lasts. A face in its place behind a
+            scene cut goes on, whoever it is, drawn after pictures of that shot. Frames without it
+            stay as they are.
         settings: detector, its files, and how faces are followed; `device` is not read.
         extend: where the sound is longer: "pingpong" plays the video back and forth, "hold" keeps
             its last frame.
@@ -83,13 +85,13 @@ def lipsync(
 
     Raises:
         MediaError: a file that cannot be read, lacks picture or sound, or cannot be written.
-        FaceError: no face, no such face, or none while the sound lasts.
+        FaceError: no face, no such face, or not while the sound lasts.
         WeightsError: the generator cannot be loaded.
         ValueError: `extend`, `crf` or `device` is none that there is.
     """
     from tqdm import tqdm
 
-    from generator_integration.reference.face import choose_face
+    from generator_integration.reference.face import choose_face, list_faces
     from generator_integration.reference.generator import CONTEXT, load_generator
     from generator_integration.reference.speaker import Speaker
     from generator_integration.reference.voice import read_voice
@@ -112,9 +114,9 @@ def lipsync(
     if detect is None:
         detect = load_detector(settings.detector, models=settings.models, device=device)
     playback, faces, notes = _open_source(video, voice, detect, settings, extend)
-    chosen = choose_face(faces, face)
+    chosen = choose_face(faces, face, min(voice.seconds, playback.video_seconds))
     if len(faces) > 1:
-        listed = "; ".join(map(str, faces))
+        listed = list_faces(faces)
         notes.append(f"{len(faces)} faces: {listed}. Face {chosen.number} speaks (--face)")
     height, width = playback.hw
     even_height, even_width = height + height % 2, width + width % 2
@@ -137,11 +139,6 @@ def lipsync(
             for image, pts in speaker.speak(playback.shots(), batch):
                 writer.write(image, pts)
                 bar.update()
-        if not speaker.generated:
-            raise FaceError(
-                f"{video}: {chosen} is not seen while the sound lasts "
-                f"({float(voice.seconds):.2f} s). Choose another --face."
-            )
     if speaker.generated < n_frames:
         notes.append(f"{n_frames - speaker.generated} frames do not show the face and stay as is")
     if playback.note:

@@ -193,6 +193,11 @@ class PhotoPlayback:
         """Frames of the output."""
         return max(1, -int(-self.seconds * self.clock.fps // 1))
 
+    @property
+    def video_seconds(self) -> Fraction:
+        """How long it can be shown: as long as the sound."""
+        return self.seconds
+
     def shots(self) -> Iterator[Shot]:
         """The same picture again and again."""
         for index in range(len(self)):

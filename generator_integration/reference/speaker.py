@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from generator_integration.reference.face import Face
+from generator_integration.reference.face import Face, Run
 from generator_integration.reference.generator import CONTEXT, Generator
 from generator_integration.reference.paste import paste_face
 from generator_integration.reference.playback import Shot
@@ -48,7 +48,8 @@ class Speaker:
         self.time_base, self.device = time_base, device
         self.generated = 0
         """Frames so far that got a new mouth."""
-        self._reference = self._faces(face.references(REFERENCES))
+        self._run: Run | None = None
+        self._reference = torch.empty(0)
 
     def speak(self, shots: Iterable[Shot], batch: int) -> Iterator[tuple[np.ndarray, int]]:
         """Give (frame (H, W, 3) uint8, when it is shown in ticks) for each shot, in order.
@@ -58,12 +59,17 @@ class Speaker:
         before: list[_Held] = []  # of the same run, without what is done with them
         waiting: list[_Held] = []
         for shot in shots:
-            box = self.face.box_at(shot.source_s)
-            if box is None:
+            found = self.face.at(shot.source_s)
+            if found is None or found[0] is not self._run:
                 yield from self._draw(before, waiting, len(waiting))
                 before, waiting = [], []
+            if found is None:
                 yield shot.image, shot.pts
                 continue
+            run, box = found
+            if run is not self._run:
+                # Behind a cut it may look otherwise, or be another's.
+                self._run, self._reference = run, self._faces(run.references(REFERENCES))
             size = self.generator.spec.face_px
             crop = crop_face(shot.image, box, face_px=size, margin=0)
             waiting.append(_Held(shot, box, crop, shot.pts * self.time_base))

@@ -25,6 +25,7 @@ from generator_integration.reference.data import Batch, Windows, chosen_items
 from generator_integration.reference.generator import (
     Generator,
     GeneratorSettings,
+    read_generator,
     save_generator,
 )
 from generator_integration.reference.layers import Ear
@@ -70,7 +71,8 @@ def train_generator(
         Path of the averaged generator.
 
     Raises:
-        RunError: the folder holds a run and `resume` is false, or the judge does not suit it.
+        RunError: the folder holds a run and `resume` is false, or the store's crop or the judge
+            does not suit it.
         StoreError: too little footage for a held-out split, or another split is stored.
         WeightsError: the sync loss's weights cannot be read.
         ValueError: no clip is long enough.
@@ -94,6 +96,7 @@ class GeneratorTrainer:
         interrupt: Interrupt,
     ) -> None:
         self.run, self._interrupt = run, interrupt
+        self.path = run / "generator.safetensors"
         begun = (run / "settings.json").exists()
         if begun and not resume:
             raise RunError(
@@ -107,6 +110,11 @@ class GeneratorTrainer:
         precision = choose_precision(settings.precision, self.device)
         s = self.s = replace(settings, precision=precision)
         torch.manual_seed(s.seed)
+        if store.spec.crop != "box":
+            raise RunError(
+                f"--data {store.root}: its faces are cut {store.spec.crop}, and new mouths are put "
+                "back into the detector's box. Prepare it with --spec.crop box."
+            )
         spec = replace(store.spec, face_px=s.generator.size)
         if s.ear == NONE:
             self.net = Generator(s.generator, spec).to(self.device)
@@ -165,7 +173,9 @@ class GeneratorTrainer:
             )
         tqdm.write(f"split: {self.split.note}; perceptual loss {self.losses.said}")
         self._sitting = self._saved = time.monotonic()
-        self._ended = bool(self.progress.step) and self._part() >= 1  # nothing is left to do
+        # Nothing is left to do, the last measurement included.
+        written = read_generator(self.path)["step"] if self.path.exists() else None
+        self._ended = self._part() >= 1 and written == self.progress.step
 
     def train(self) -> Path:
         """Take what is left of the steps; Ctrl-C saves and ends."""
@@ -197,11 +207,10 @@ class GeneratorTrainer:
                     if asked:
                         raise KeyboardInterrupt
             bar.close()
-            path = self.run / "generator.safetensors"
-            if not (self._ended and path.exists()):
+            if not self._ended:
                 self._measure()
                 self._save()
-            return path
+            return self.path
         finally:
             bar.close()
             self.log.close()
@@ -289,7 +298,7 @@ class GeneratorTrainer:
         minutes = sum(i.clip.n_frames for i in self.windows.items) / self.net.spec.fps / 60
         save_generator(
             self.average,
-            self.run / "generator.safetensors",
+            self.path,
             step=self.progress.step,
             sync=self.s.sync,
             split=self.split.note,
@@ -376,8 +385,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def closing(path: Path) -> str:
     """What a finished run says of its generator."""
-    from generator_integration.reference.generator import read_generator
-
     about = read_generator(path)
     f = about["heldout"]
     sync = f", sync loss {f['sync']:.3f} (true frames {f['sync_truth']:.3f})" if "sync" in f else ""

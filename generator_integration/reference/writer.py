@@ -70,7 +70,9 @@ class VideoWriter:
             container = av.open(str(path), "w", format=FORMATS[suffix], options=fast_start)
             self._container = self._open.enter_context(container)
             self._picture = self._add_picture(video_codec, hw, crf)
-            self.is_copied = sound.codec == audio_codec == "aac" and sound.is_global
+            # Damaged sound is encoded as far as it can be heard: packets go on behind that.
+            is_whole = sound.is_global and not sound.note
+            self.is_copied = sound.codec == audio_codec == "aac" and is_whole
             self._sound = self._add_copy() if self.is_copied else self._add_sound(audio_codec)
         except (FFmpegError, OSError, ValueError) as exc:
             self._open.close()
@@ -162,8 +164,8 @@ class VideoWriter:
     def _encoded(self) -> Generator[tuple[float, list[av.Packet]], None, None]:
         at = 0
         for block in self.sound.blocks(self._rate_hz, self._layout):
-            samples = np.ascontiguousarray(block.clip(-1, 1))
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+            samples = np.ascontiguousarray(block.clip(-1, 1).T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
             frame.sample_rate, frame.time_base = self._rate_hz, Fraction(1, self._rate_hz)
             frame.pts = at
             yield at / self._rate_hz, self._sound.encode(frame)

@@ -34,7 +34,7 @@ def frame_leads_s(recording: Recording) -> np.ndarray:
             pass  # `frames` ends here too, and notes it
     if not times_s:
         raise MediaError(f"{recording.path}: no timestamps. Re-mux the file.")
-    times = np.sort(times_s) - recording.start_s
+    times = np.sort(times_s) + recording.trimmed_s - recording.start_s
     moments = np.arange(recording.n_frames) / recording.fps
     # The nearest, and of two as near the earlier, as `frames` picks.
     nearest = np.searchsorted((times[1:] + times[:-1]) / 2, moments)

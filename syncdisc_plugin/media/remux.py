@@ -17,7 +17,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from syncdisc_plugin.errors import MediaError
-from syncdisc_plugin.media.container import opened
+from syncdisc_plugin.media.container import opened, trimmed_s
 
 # Only these keep a timestamp for every packet, so that nothing but the sound moves.
 CONTAINERS = {
@@ -101,8 +101,9 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
         out.metadata.update(file.metadata)
         out.set_chapters([_earlier(chapter, start_s) for chapter in file.chapters()])
         out.start_encoding()
-        moved = dict.fromkeys(streams, -start_s)
-        moved |= {i: seconds - start_s for i in streams if file.streams[i].type == "audio"}
+        # What FFmpeg shows too early of a trimmed file goes where it belongs.
+        later = {"audio": seconds, "video": Fraction(trimmed_s(source))}
+        moved = {i: later.get(file.streams[i].type, Fraction(0)) - start_s for i in streams}
         heard = 0
         edges: dict[int, Fraction] = {}
         for packet in _packets(file, source, streams):

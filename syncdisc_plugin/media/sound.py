@@ -76,8 +76,9 @@ class Sound:
             self._flush()
             self._form, self._n_in = form, 0
             # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
-            # input, so the same sound would depend on its codec.
-            self._resampler = av.AudioResampler("fltp", rate=self.rate_hz, frame_size=PIECE)
+            # input, so the same sound would depend on its codec. Packed: PyAV reads beyond the
+            # planes of eight channels and more.
+            self._resampler = av.AudioResampler("flt", rate=self.rate_hz, frame_size=PIECE)
             _, at, n = self._runs[-1] if self._runs else (0.0, 0, 0)
             self._runs.append((time_s, at + n, 0))
         self.rate_in_hz = frame.sample_rate
@@ -119,7 +120,8 @@ class Sound:
         assert self._resampler is not None
         time_s, at, n = self._runs[-1]
         for piece in self._resampler.resample(frame):
-            samples = piece.to_ndarray().mean(axis=0, dtype=_SAMPLE)
+            channels = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+            samples = channels.mean(axis=1, dtype=_SAMPLE)
             n += len(samples)
             try:
                 self._file.write(samples.tobytes())

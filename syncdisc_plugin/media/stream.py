@@ -218,7 +218,8 @@ class SoundStream:
             if resampler is None:
                 return
             for piece in resampler.resample(frame):
-                samples = piece.to_ndarray()
+                # Packed: PyAV reads beyond the planes of eight channels and more.
+                samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels).T
                 yield from _silence(len(samples), at - written)
                 fresh = samples[:, max(0, written - at) :]
                 at += samples.shape[1]
@@ -237,7 +238,7 @@ class SoundStream:
                             if form and time_s - end_s > MAX_GAP_S:
                                 raise ValueError(f"timestamps jump by {time_s - end_s:.0f} s")
                             yield from given(None)
-                            resampler = av.AudioResampler("fltp", layout=layout, rate=rate_hz)
+                            resampler = av.AudioResampler("flt", layout=layout, rate=rate_hz)
                             form, run_s, n_in, at = now, time_s, 0, round(time_s * rate_hz)
                         n_in += frame.samples
                         end_s = run_s + n_in / frame.sample_rate
