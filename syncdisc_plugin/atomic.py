@@ -36,6 +36,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8."""
+    """Write a text file, UTF-8; what a file name holds that is none is escaped."""
     with replacing(path) as temp:
-        temp.write_text(text, encoding="utf-8")
+        temp.write_text(text, encoding="utf-8", errors="backslashreplace")

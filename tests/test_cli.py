@@ -346,6 +346,27 @@ def test_evaluate_knows_two_parts(run: Run, net: Path, tiny_store: ClipStore) ->
     assert (status, out) == (2, "") and "heldut" in err
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["prepare", "x", "--out", "y"], "The same command goes on."),
+        (["train"], "The same command with --resume goes on."),
+        (["store", "merge"], "The same command goes on."),
+        (["store", "judge"], "stopped.\n"),
+        (["evaluate"], "stopped.\n"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(
+    argv: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("syncdisc_plugin.cli._command", lambda verb: stopped)
+    assert main(argv) == 130
+    assert capsys.readouterr().err.endswith(words if words.endswith("\n") else f"{words}\n")
+
+
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     from syncdisc_plugin.errors import MediaError
 

@@ -17,7 +17,9 @@ from syncdisc_plugin.demo.portrait import (
     drift_head,
     to_uint8,
 )
+from syncdisc_plugin.demo.run import run_demo
 from syncdisc_plugin.demo.voice import FPS, SAMPLES_PER_FRAME, Voice, loudness, speak
+from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.faces.detect import load_detector, overlap
 
 FACE = (42.0, 42.0, 121.0, 149.0)
@@ -239,6 +241,14 @@ def test_generated_faces_depend_on_the_sound(portrait: Portrait) -> None:
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     assert not any(p.requires_grad for p in portrait.parameters())
+
+
+def test_the_demo_does_not_delete_a_run_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stage3.safetensors").touch()
+    with pytest.raises(RunError, match="holds a run that is not the demo's"):
+        run_demo(tmp_path)
+    assert (tmp_path / "run" / "stage3.safetensors").exists()
 
 
 def test_the_demo_runs_to_its_end(

@@ -24,7 +24,7 @@ SPEC = ClipSpec()
 
 def build(root: Path, change: Callable[[dict], None] = lambda parts: None, n: int = 8) -> ClipStore:
     """n speakers with a clip of 2.4 s each; `change` may alter parts of every clip."""
-    writer = StoreWriter(root, SPEC)
+    writer, rows = StoreWriter(root, SPEC), []
     for number in range(n):
         made = talk(number, speaker=number, n_frames=60, side_px=SPEC.stored_px)
         parts = {
@@ -34,6 +34,7 @@ def build(root: Path, change: Callable[[dict], None] = lambda parts: None, n: in
             "speaker": f"s{number}",
             "fps": 30.0,
             "face_px": 120.0,
+            "source": f"k{number}.mp4",
         }
         change(parts)
         mel = log_mel(torch.from_numpy(parts["audio"]), SPEC.mel).T.contiguous().numpy()
@@ -44,7 +45,7 @@ def build(root: Path, change: Callable[[dict], None] = lambda parts: None, n: in
         clip = Clip(
             id=f"{key}/0",
             speaker=parts["speaker"],
-            source=f"{key}.mp4",
+            source=parts["source"],
             start_s=0.0,
             n_frames=60,
             n_mels=len(mel),
@@ -52,7 +53,8 @@ def build(root: Path, change: Callable[[dict], None] = lambda parts: None, n: in
             loudness_db=level,
             source_fps=parts["fps"],
         )
-        writer.add([clip_row(key, clip)])
+        rows.append(clip_row(key, clip))
+    writer.add(rows)
     return ClipStore(root)
 
 
@@ -86,6 +88,20 @@ def _twice(parts: dict) -> None:
         parts["audio"] = 0.5 * talk(0, speaker=0, n_frames=60, side_px=SPEC.stored_px).audio
 
 
+def _interview(parts: dict) -> None:
+    """Two faces in sight of one video, and one sound."""
+    if parts["number"] == 1:
+        made = talk(0, speaker=0, n_frames=60, side_px=SPEC.stored_px)
+        parts.update(audio=made.audio, source="k0.mp4", speaker="s0")
+
+
+def test_two_faces_of_one_video_are_no_copies(tmp_path: Path) -> None:
+    found = findings(build(tmp_path / "s", _interview))
+    assert found["duplicates"].good and found["duplicates"].text.startswith("0 videos")
+    assert not found["several faces"].good
+    assert "syncdisc store judge" in found["several faces"].text
+
+
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
@@ -94,7 +110,7 @@ def _twice(parts: dict) -> None:
         (lambda p: p.update(face_px=40.0), "face sizes", "100% below 64 px"),
         (_silent, "silence", "100% of the time"),
         (_frozen_noise, "overfits one batch", "frozen pictures"),
-        (_twice, "duplicates", "1 clips sound like another one"),
+        (_twice, "duplicates", "1 videos sound like another one"),
     ],
 )
 def test_what_is_planted_is_named(

@@ -49,6 +49,14 @@ def test_two_evaluations_give_the_same_json(net: Path, tiny_store: ClipStore) ->
     assert sum(g["n_clips"] for g in found["groups"]["speaker"].values()) == len(tiny_store)
 
 
+def test_a_table_that_is_none_is_an_error_before_the_work(
+    net: Path, tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncdisc_plugin.evaluate.run.embed_clips", pytest.fail)
+    with pytest.raises(FileNotFoundError):
+        evaluate_store(net, tiny_store, settings=EvaluateSettings(about=tmp_path / "gone.csv"))
+
+
 def test_the_conditions_are_judged_on_the_same_clips(net: Path, tiny_store: ClipStore) -> None:
     found = evaluate_store(net, tiny_store, settings=EvaluateSettings(condition_minutes=0.05))
     rows = found["conditions"]

@@ -7,7 +7,7 @@ import pytest
 
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
-from syncdisc_plugin.evaluate.groups import group_names
+from syncdisc_plugin.evaluate.groups import group_names, read_columns
 from syncdisc_plugin.faces.turn import turn_deg
 
 
@@ -29,7 +29,10 @@ def test_words_of_a_table_make_groups_and_numbers_do_not(
     n = len(tiny_store)
     words = ["en" if i % 2 else "fr" for i in range(n)]
     about = table(tiny_store, tmp_path, {"language": words, "fps": ["25.0"] * n})
-    found = group_names(tiny_store, tiny_store.clips, about, tmp_path)
+    first, *rest = about.read_text(encoding="utf-8").splitlines()
+    about.write_text("\n".join([first, f"{rest[0]},one too many", *rest[1:]]), encoding="utf-8")
+    columns = read_columns(about, tiny_store.clips)
+    found = group_names(tiny_store, tiny_store.clips, columns, tmp_path)
     assert found["language"] == words and "fps" not in found
     assert found["speaker"] == [c.speaker for c in tiny_store.clips]
     assert set(found["face_px"]) <= {"0-48 px", "48-96 px", "96-192 px", "192 px and more"}
@@ -39,10 +42,10 @@ def test_a_table_of_other_videos_is_refused(tiny_store: ClipStore, tmp_path: Pat
     path = tmp_path / "about.csv"
     path.write_text("path,language\nelsewhere.mp4,en\n", encoding="utf-8")
     with pytest.raises(StoreError, match=r"names none of the .* relative to the folder"):
-        group_names(tiny_store, tiny_store.clips, path, tmp_path)
+        read_columns(path, tiny_store.clips)
     path.write_text("file,language\nx.mp4,en\n", encoding="utf-8")
     with pytest.raises(StoreError, match=r"expected a column path, got \['file', 'language'\]"):
-        group_names(tiny_store, tiny_store.clips, path, tmp_path)
+        read_columns(path, tiny_store.clips)
 
 
 def face(yaw_deg: float, roll_deg: float = 0.0) -> np.ndarray:

@@ -15,6 +15,7 @@ from syncdisc_plugin.data.manifest import Clip, clip_row, read_rows, refused_row
 from syncdisc_plugin.data.store import ClipStore, read_spec
 from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.evaluate.store_report import write_store_report
 from syncdisc_plugin.spec import ClipSpec, MelSpec
 
 # Small crops: these tests are about bytes, not about faces.
@@ -127,6 +128,9 @@ def test_a_file_name_that_is_not_text_gets_its_row(tmp_path: Path) -> None:
     add_input(writer, [make_clip("k1")])
     writer.add([refused_row("k2", name, f"{name}: no face")])
     assert ClipStore(tmp_path / "s").refused[0]["path"] == name
+    # And no page is lost for it.
+    page = write_store_report(tmp_path / "s").read_text(encoding="utf-8")
+    assert r"caf\udce9.mp4: no face" in page
 
 
 # --- slices

@@ -22,6 +22,7 @@ from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, StoreError, WeightsError
+from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
@@ -242,6 +243,9 @@ def test_a_run_may_end_after_a_stage(tiny_store: ClipStore, tmp_path: Path) -> N
     assert not (run / "stage2.safetensors").exists() and not (run / "filter.jsonl").exists()
     steps = [r["step"] for r in read_rows(run / "log.jsonl") if r["kind"] == "step"]
     assert max(steps) == 20  # the whole budget is stage 1's
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "This run made <code>stage1.safetensors</code>, the first discriminator" in text
+    assert "run/stage1.safetensors" in text and "not finished" not in text
 
 
 def test_a_stalled_gap_ends_with_a_line_and_usable_weights(

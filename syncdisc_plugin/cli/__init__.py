@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from io import TextIOWrapper
 
 from syncdisc_plugin.cli.parsing import VERBS
 from syncdisc_plugin.errors import SyncDiscError
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 what the demo or the doctor looked for was not so, 2 bad input, 130 stopped.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be no text
+            stream.reconfigure(errors="backslashreplace")
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -49,10 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"syncdisc {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        how = " with --resume" if verb in ("train", "run", "demo") else ""
-        then = f" The same command{how} goes on." if verb in VERBS else ""
-        print(f"\nsyncdisc {verb}: stopped.{then}", file=sys.stderr)
+        print(f"\nsyncdisc {verb}: stopped.{_afterwards(verb, rest)}", file=sys.stderr)
         return 130
+
+
+def _afterwards(verb: str, rest: Sequence[str]) -> str:
+    """What becomes of a command that was stopped."""
+    if verb in ("train", "run", "demo"):
+        return " The same command with --resume goes on."
+    if verb == "prepare" or (verb == "store" and rest[:1] in (["copy"], ["merge"])):
+        return " The same command goes on."
+    return ""
 
 
 def _overview() -> str:

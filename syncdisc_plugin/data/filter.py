@@ -6,6 +6,7 @@ fit any language, camera and net: a verdict is given to at most `false_accept` o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -169,12 +170,19 @@ def _strength(curve: OffsetCurve, windows: int) -> float:
 def _impostors(clips: Sequence[Embedded], per_clip: int, seed: int) -> list[tuple[float, int]]:
     """(strength, offset) of videos with the audio of other clips, other speakers' if there are."""
     rng = np.random.default_rng([seed, 77])
+    one = len({c.clip.speaker for c in clips}) == 1
+    groups = [c.clip.source if one else c.clip.speaker for c in clips]
+    own: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        own[group].append(i)
+    # How many of other groups come before each of a group: their numbers without a list of them.
+    before = {group: np.array(mine) - np.arange(len(mine)) for group, mine in own.items()}
     out = []
-    for clip in clips:
-        strangers = [o for o in clips if o.clip.speaker != clip.clip.speaker]
-        others = strangers or [o for o in clips if o.clip.source != clip.clip.source]
+    for clip, group in zip(clips, groups, strict=True):
+        others = len(clips) - len(own[group])
         for _ in range(per_clip if others else 0):
-            other = others[rng.integers(len(others))]
+            at = int(rng.integers(others))
+            other = clips[at + int(np.searchsorted(before[group], at, side="right"))]
             n = min(len(clip.v), len(other.a))
             at_v = rng.integers(0, len(clip.v) - n + 1)
             at_a = rng.integers(0, len(other.a) - n + 1)

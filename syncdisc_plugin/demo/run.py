@@ -21,6 +21,7 @@ from syncdisc_plugin.demo.footage import write_footage
 from syncdisc_plugin.demo.generator import GeneratorReport, draw, train_generator
 from syncdisc_plugin.demo.portrait import Portrait, appearance
 from syncdisc_plugin.demo.voice import Voice, speak
+from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.nn import Architecture
 from syncdisc_plugin.sync_loss import SyncLoss
@@ -45,13 +46,18 @@ def run_demo(out: Path, *, resume: bool = False) -> bool:
     Args:
         out: folder for the videos, the store, the run with its report, and the generator's picture.
         resume: go on with a demo that was stopped.
+
+    Raises:
+        RunError: `out` holds a run of someone else's.
     """
     began = time.monotonic()
     videos, run = out / "videos", out / "run"
+    truth_file = videos / "truth.json"
+    if run.exists() and not truth_file.exists():
+        raise RunError(f"--out {out}: holds a run that is not the demo's. Give another folder.")
     if not resume:
         shutil.rmtree(run, ignore_errors=True)  # figures of an older demo would be told as new
     _say(1, f"writing {SPEAKERS * CLIPS_EACH} talking-face videos, some out of sync -> {videos}")
-    truth_file = videos / "truth.json"
     if truth_file.exists():
         truth = json.loads(truth_file.read_text(encoding="utf-8"))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,21 @@ MOST_NAMES = 40  # a column of more different words tells no groups
 
 
 def group_names(
-    store: ClipStore, clips: Sequence[Clip], about: Path | None = None, models: Path | None = None
+    store: ClipStore,
+    clips: Sequence[Clip],
+    about: Mapping[str, Mapping[str, str]] | None = None,
+    models: Path | None = None,
 ) -> dict[str, list[str]]:
     """By property, the group of each clip; "" where it is not known.
 
     speaker; folder (of the source); face_px (in the source); head_turn (where YuNet's file is at
-    hand); and the columns of `about`.
+    hand); and the columns of a table.
 
     Args:
         store: where the clips are.
         clips: C of them.
-        about: a CSV with the column path (relative to it) and others of words, such as language.
+        about: what `read_columns` gave for these clips, or for more.
         models: folder with detector files.
-
-    Raises:
-        StoreError: `about` is no such table, or names none of the clips.
     """
     out = {
         "speaker": [c.speaker for c in clips],
@@ -48,7 +48,9 @@ def group_names(
         pass  # no file, no network: figures do not depend on it
     else:
         out["head_turn"] = [_between(_turn(store, c, look), TURN_DEG, "°") for c in clips]
-    return out | (_columns(about, clips) if about else {})
+    for name, words in (about or {}).items():
+        out[name] = [words[c.id] for c in clips]
+    return out
 
 
 def _turn(store: ClipStore, clip: Clip, look: Callable[[np.ndarray], Look]) -> float:
@@ -69,7 +71,16 @@ def _between(value: float, bounds: Sequence[int], unit: str) -> str:
     return f"{bounds[at - 1] if at else 0}-{bounds[at]}{unit}"
 
 
-def _columns(path: Path, clips: Sequence[Clip]) -> dict[str, list[str]]:
+def read_columns(path: Path, clips: Sequence[Clip]) -> dict[str, dict[str, str]]:
+    """Columns of words of a table, by name and clip id.
+
+    Args:
+        path: a CSV with the column path (relative to it) and others of words, such as language.
+        clips: whose words are looked up; "" for those that it does not name.
+
+    Raises:
+        StoreError: it is no such table, or names none of the clips.
+    """
     with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
         reader = csv.DictReader(file)
         if "path" not in (reader.fieldnames or ()):
@@ -85,11 +96,11 @@ def _columns(path: Path, clips: Sequence[Clip]) -> dict[str, list[str]]:
         )
     out = {}
     for name in next(row for row in found if row):
-        words = [row.get(name) or "" for row in found]
-        if name in ("path", "speaker") or all(map(_is_number, words)):
+        if name in (None, "path", "speaker"):  # None: what stands behind the last column
             continue
-        if len(set(words)) <= MOST_NAMES:
-            out[name] = words
+        words = [row.get(name) or "" for row in found]
+        if not all(map(_is_number, words)) and len(set(words)) <= MOST_NAMES:
+            out[name] = {c.id: word for c, word in zip(clips, words, strict=True)}
     return out
 
 

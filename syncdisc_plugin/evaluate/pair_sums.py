@@ -77,7 +77,8 @@ class PairSums:
         if weight is None:
             masses = self._pairs.masses
         else:
-            masses = (w @ t.cells) / n_true, (w @ f.cells) / n_false
+            few = w.astype(np.float32)  # as the cells are: else all of them are copied, every time
+            masses = (few @ t.cells) / n_true, (few @ f.cells) / n_false
         error = (w @ t.error) / (2 * n_true) + (w @ f.error) / (2 * n_false)
         similarity = (w @ t.similarity) / n_true, (w @ f.similarity) / n_false
         return {

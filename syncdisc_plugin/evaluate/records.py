@@ -33,6 +33,11 @@ class RunRecords:
         """The last finished stage; 0 before that."""
         return max(self.figures, default=0)
 
+    @property
+    def last(self) -> int:
+        """The stage after which it is to end."""
+        return int(self.settings.get("last_stage", 3))
+
     def rows(self, kind: str, stage: int = 0) -> Rows:
         """Rows of the log of that kind, of one stage if it is given."""
         return [r for r in self.log if r["kind"] == kind and stage in (0, r["stage"])]

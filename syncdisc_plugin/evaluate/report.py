@@ -65,10 +65,11 @@ def write_report(
 def _lead(left: RunRecords) -> str:
     lengths = left.lengths()
     minutes = max((r.get("seconds", 0) for r in left.log), default=0) / 60
-    if left.stage == 3:
+    if left.stage == left.last:
+        ends = ("first", "second", "third")[left.stage - 1]
         return (
-            "This run made <code>stage3.safetensors</code>, the third discriminator, in "
-            f"{sum(lengths.values()):,} steps and {minutes:.0f} minutes."
+            f"This run made <code>stage{left.stage}.safetensors</code>, the {ends} discriminator, "
+            f"in {sum(lengths.values()):,} steps and {minutes:.0f} minutes."
         )
     if not lengths:
         return "This run has made no step yet."
@@ -331,9 +332,11 @@ def _settings(left: RunRecords, defaults: Mapping[str, Any]) -> str:
 
 
 def _use(left: RunRecords) -> str:
-    if left.stage < 3:
-        return _later("Not yet: stage 3 makes the weights that a generator trains against.")
-    ref = json.dumps(f"{left.run.resolve().name}/stage3.safetensors", ensure_ascii=False)
+    if left.stage < left.last:
+        words = f"Not yet: stage {left.last} makes the weights that a generator trains against."
+        return _later(words)
+    name = f"{left.run.resolve().name}/stage{left.stage}.safetensors"
+    ref = json.dumps(name, ensure_ascii=False)
     code = f"from syncdisc_plugin import SyncLoss\nsync = SyncLoss({ref})"
     return (
         f'<pre class="scroll" tabindex="0"><code>{escape(code)}</code></pre>\n'

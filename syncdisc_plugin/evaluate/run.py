@@ -20,7 +20,7 @@ from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.split import some_frames, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
-from syncdisc_plugin.evaluate.groups import group_names
+from syncdisc_plugin.evaluate.groups import group_names, read_columns
 from syncdisc_plugin.evaluate.metrics import CONTEXTS
 from syncdisc_plugin.evaluate.summary import Tally, known, whole
 from syncdisc_plugin.evaluate.views import CONDITIONS, seen_by, under
@@ -115,12 +115,14 @@ def _evaluate(
     chosen = choose(clips, store.root, store.spec.fps, settings.choose)
     if clips and not chosen.clips:
         raise StoreError(f"--choose: nothing is left: {chosen.note}. Ask for less.")
+    # A table that is none is an error now, not behind all the work.
+    about = read_columns(settings.about, chosen.clips) if settings.about else None
     clips, store = chosen.clips, seen_by(store, net.spec)
     net = freeze(net)
     precision = choose_precision(settings.precision, device_of(net))
     tally = _tally(net, store, clips, "evaluate", precision)
     judged = [e.clip for e in tally.clips]
-    names = group_names(store, judged, settings.about, models)
+    names = group_names(store, judged, about, models)
     found = {
         "precision": precision,
         **whole(tally),

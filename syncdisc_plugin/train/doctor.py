@@ -21,7 +21,7 @@ from syncdisc_plugin.data.embed import device_of
 from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item, Sampler
-from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.store import ClipStore, read_judged
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.nn import Discriminator
@@ -165,24 +165,33 @@ def _loudest(store: ClipStore, clip: Clip) -> np.ndarray:
 
 
 def _duplicates(store: ClipStore, found: Diagnosis) -> None:
-    """The same sound twice: one video fed twice, or several faces of one video."""
-    by_sound: dict[bytes, list[Clip]] = {}
+    """The same sound twice: in two videos, one fed twice; in one, several faces in sight."""
+    by_sound: dict[bytes, dict[str, list[Clip]]] = {}
     for clip in store.clips:
         # Coarse, so that another codec or level does not hide it: where the sound rises.
         mel = store.mel(clip)[:400]
         bands = mel[: len(mel) // 8 * 8].reshape(-1, 8, 8, mel.shape[1] // 8).mean((1, 3))
         rises = np.diff(bands, axis=0) > 0
         key = hashlib.sha1(rises.tobytes()).digest() if len(rises) > 5 else clip.id.encode()
-        by_sound.setdefault(key, []).append(clip)
-    twice = [clips for clips in by_sound.values() if len(clips) > 1]
-    apart = [clips for clips in twice if len({c.speaker for c in clips}) > 1]
-    some = [sorted({Path(c.source).name for c in clips}) for clips in twice[:3]]
+        by_sound.setdefault(key, {}).setdefault(clip.source, []).append(clip)
+    twice = [videos for videos in by_sound.values() if len(videos) > 1]
+    apart = [v for v in twice if len({c.speaker for clips in v.values() for c in clips}) > 1]
+    copies = sum(len(videos) - 1 for videos in twice)
+    some = [sorted(Path(source).name for source in videos) for videos in twice[:3]]
     found.add(
         "duplicates",
-        not apart and sum(len(c) - 1 for c in twice) <= 0.02 * len(store),
-        f"{sum(len(c) - 1 for c in twice)} clips sound like another one",
+        not apart and copies <= 0.02 * len(store),
+        f"{copies} videos sound like another one",
         f"Such as {some}. Under two speakers' names they would be trained on and held out at "
         "once; remove the copies.",
+    )
+    beside = sum(len(c) - 1 for videos in by_sound.values() for c in videos.values())
+    found.add(
+        "several faces",
+        beside <= 0.1 * len(store) or bool(read_judged(store.root)),
+        f"{beside} clips are of a face beside another one, with the same sound",
+        f"Find out who speaks, `syncdisc store judge {store.root}`, and train with "
+        "--choose.speaking yes.",
     )
 
 
