@@ -175,6 +175,17 @@ def test_gap_and_overlap_in_audio(tmp_path: Path) -> None:
     assert len(clip.audio) == pytest.approx(3 * RATE, abs=80)
 
 
+def test_a_clock_that_begins_anew_is_noted(tmp_path: Path) -> None:
+    """Recordings that were joined byte by byte: what is behind the joint cannot be placed."""
+    write(tmp_path / "a.ts", seconds=2)
+    write(tmp_path / "b.ts", seconds=3)
+    joined = [(tmp_path / name).read_bytes() for name in ("b.ts", "a.ts")]
+    (tmp_path / "ba.ts").write_bytes(b"".join(joined))
+    clip = decode(tmp_path / "ba.ts")
+    assert 65 <= len(list(clip.frames())) <= 75
+    assert clip.note and "timestamps go back by" in clip.note
+
+
 def mux(path: Path, sounds, codec: str, default: int = 0, jumps=None, turn: int = 0) -> None:
     """Write what `write_video` does not: stereo, several audio streams, broken clocks, rotation."""
     with av.open(str(path), "w") as out:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -18,7 +19,7 @@ from synth import talk
 
 from syncdisc_plugin.data.cost import Cost
 from syncdisc_plugin.data.manifest import read_rows
-from syncdisc_plugin.data.pool import Done, Job, Work, run_local
+from syncdisc_plugin.data.pool import Done, Job, Work, cores, run_local
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.media import write_video
@@ -40,6 +41,8 @@ def begin(fate: str = "") -> Work:
 def work(job: Job) -> Done:
     if job.path == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.path.startswith("long"):
+        time.sleep(300)
     if job.path == "disk full":
         raise OSError(errno.ENOSPC, "No space left on device")
     return Done([{"key": job.key, "path": job.path, "status": "ok"}], Cost({job.path: 1.0}))
@@ -80,6 +83,24 @@ def test_a_reader_that_stops_leaves_no_process() -> None:
     with closing(run_local(jobs("a", "b", "c"), begin, 1)) as results:
         next(results)
     assert not multiprocessing.active_children()
+
+
+def test_a_reader_that_stops_does_not_wait_for_hours_of_video() -> None:
+    began = time.monotonic()
+    with closing(run_local(jobs("a", "long 1", "long 2", "long 3"), begin, 1)) as results:
+        next(results)
+    assert time.monotonic() - began < 60
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_the_share_of_a_scheduler_is_kept() -> None:
+    whole = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(whole)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, whole)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from killer import inject
 from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.merge import merge
+from syncdisc_plugin.data.pool import Begin, Job, Results
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore, read_spec
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
@@ -293,10 +295,14 @@ def test_a_detector_without_its_file_is_one_error(
 
 def test_a_speakers_table_without_its_columns(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", grey(30), audio=babble(1.2))
-    (tmp_path / "who.csv").write_text("file,name\na.mp4,ann\n")
     settings = dataclasses.replace(WHOLE, speakers=tmp_path / "who.csv")
-    with pytest.raises(MediaError, match="expected the columns path,speaker"):
-        prepare([tmp_path], tmp_path / "store", settings=settings)
+    for table, why in (
+        ("file,name\na.mp4,ann\n", "expected the columns path,speaker"),
+        ("speaker,path\nann,a.mp4\nbob\n", "no path in line 3"),
+    ):
+        (tmp_path / "who.csv").write_text(table)
+        with pytest.raises(MediaError, match=why):
+            prepare([tmp_path], tmp_path / "store", settings=settings)
     assert not (tmp_path / "store").exists()
 
 
@@ -384,6 +390,67 @@ def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
     first = prepare([video.parent], tmp_path / "store", settings=settings)
     assert (first.videos, first.clips) == (1, 1)
     assert [c.speaker for c in ClipStore(tmp_path / "store").clips] == ["Ann"]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do jobs in this process, where a test can get at them."""
+
+    def run(jobs: Sequence[Job], begin: Begin) -> Results:
+        work = begin()
+        yield from map(work, jobs)
+
+    monkeypatch.setattr("syncdisc_plugin.data.prepare._engine", lambda settings: run)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_could_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Neither a right that is given nor a disk that comes back changes the file's time."""
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(30), audio=babble(1.2))
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("hashlib.file_digest", fails)
+            found = prepare([video], out, settings=WHOLE)
+        assert found.videos == 1 and "The same command tries again" in found.refused[0]["reason"]
+    assert prepare([video], out, settings=WHOLE).clips == 1
+    assert prepare([video], out, settings=WHOLE).videos == 0
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_same_name_in_two_folders_is_two_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for who in ("ann", "bob"):
+        (tmp_path / who).mkdir()
+        monkeypatch.chdir(tmp_path / who)
+        write_video(Path("001.mp4"), grey(30), audio=babble(1.2))
+        prepare(["001.mp4"], Path("../store"), settings=WHOLE)
+    store = ClipStore(tmp_path / "store")
+    assert [(c.speaker, c.source) for c in store.clips] == [
+        (who, str(tmp_path / who / "001.mp4")) for who in ("ann", "bob")
+    ]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_clip_is_as_loud_as_itself(tmp_path: Path) -> None:
+    """Not as the whole video, in which another one speaks."""
+    rng = np.random.default_rng(0)
+    shots = [rng.integers(0, 256, (6, 8, 3)).repeat(16, 0).repeat(16, 1) for _ in range(2)]
+    frames = (shot.astype(np.uint8) for shot in shots for _ in range(33))
+    sound = babble(2.64) * (np.arange(round(2.64 * RATE)) < 1.32 * RATE)
+    write_video(tmp_path / "a.mp4", frames, audio=sound)
+    prepare([tmp_path], tmp_path / "s", settings=WHOLE)
+    loud, quiet = (clip.loudness_db for clip in ClipStore(tmp_path / "s").clips)
+    level = 20 * np.log10(babble(1.32).std())
+    assert loud == pytest.approx(level, abs=1) and quiet < level - 25
 
 
 def test_a_table_holds_for_what_is_there_already(tmp_path: Path) -> None:

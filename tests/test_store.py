@@ -197,6 +197,33 @@ def test_half_a_line_is_skipped_and_its_input_is_redone(tmp_path: Path) -> None:
     assert [c.id for c in ClipStore(tmp_path / "s").clips] == ["k1-0/0", "k2-0/0"]
 
 
+def test_many_replacements_are_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large store each would write all rows anew: hours, for 100,000 clips."""
+    n = 6
+    with StoreWriter(tmp_path / "s", SPEC) as writer:
+        for i in range(n):
+            add_input(writer, [make_clip(f"old{i}", source=f"{i}.mp4")])
+    monkeypatch.setattr("syncdisc_plugin.data.writer.QUICK_S", -1)
+    monkeypatch.setattr("syncdisc_plugin.data.writer.PAUSE", 1e9)
+    written = []
+    whole = StoreWriter._rewrite
+    monkeypatch.setattr(
+        StoreWriter, "_rewrite", lambda self, rows: (written.append(len(rows)), whole(self, rows))
+    )
+    with StoreWriter(tmp_path / "s", SPEC) as writer:
+        for i in range(n):
+            add_input(writer, [make_clip(f"new{i}", source=f"{i}.mp4")])
+        add_input(writer, [make_clip("newer0", source="0.mp4")])  # replaces what waits
+    assert len(written) <= 4
+    store = ClipStore(tmp_path / "s")
+    assert [c.shard for c in store.clips] == ["newer0-0", *[f"new{i}-0" for i in range(1, n)]]
+    assert sorted(p.stem for p in (tmp_path / "s" / "shards").iterdir()) == sorted(
+        c.shard for c in store.clips
+    )
+
+
 def test_half_a_letter_at_the_end_is_skipped_too(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "s", SPEC)
     add_input(writer, [make_clip("k1")])

@@ -18,7 +18,7 @@ class Input:
     """One video to prepare."""
 
     place: str
-    """Path or URL."""
+    """Absolute path, or URL."""
     below: str
     """Its name below what was given; of a file that was itself given, its own name."""
     folder: str
@@ -62,7 +62,9 @@ def _below(root: Path) -> list[Input]:
             folder = below.parts[0] if len(below.parts) > 1 else Path(canonical(root)).name
         else:
             below, folder = Path(video.name), Path(canonical(video)).parent.name
-        out.append(Input(str(video), below.as_posix(), folder, version(str(video))))
+        # One name, wherever it is called from: rows of the same name are of the same video.
+        place = os.path.abspath(video)
+        out.append(Input(place, below.as_posix(), folder, version(place)))
     return out
 
 
@@ -103,7 +105,7 @@ def read_speakers(path: Path | None, column: str = "speaker") -> dict[str, str]:
     {} without a table, "" where it has no such column.
 
     Raises:
-        MediaError: a table without these columns.
+        MediaError: a table without these columns, or a row without a path.
     """
     if path is None:
         return {}
@@ -111,7 +113,12 @@ def read_speakers(path: Path | None, column: str = "speaker") -> dict[str, str]:
         reader = csv.DictReader(file)
         if not {"path", "speaker"} <= set(reader.fieldnames or ()):
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        return {_place(path, row["path"]): row.get(column) or "" for row in reader}
+        rows = []
+        for row in reader:
+            if not row["path"]:
+                raise MediaError(f"--speakers {path}: no path in line {reader.line_num}. Add it.")
+            rows.append((_place(path, row["path"]), row.get(column) or ""))
+        return dict(rows)
 
 
 def _place(table: Path, text: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import unicodedata
@@ -347,4 +348,4 @@ def _ascii(text: str) -> str:
 
 
 def _hash(text: str, digits: int) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:digits]

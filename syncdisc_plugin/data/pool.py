@@ -63,6 +63,13 @@ def crashed(job: Job) -> Done:
     return Done([refused_row(job.key, job.path, "the decoder crashed on this file")], Cost())
 
 
+def cores() -> int:
+    """Cores that this process may use: a scheduler's share, where it has only that."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def run_local(jobs: Sequence[Job], begin: Begin, workers: int = 0) -> Results:
     """Do the jobs in `workers` processes (0: one per core), in no fixed order.
 
@@ -79,7 +86,7 @@ def run_local(jobs: Sequence[Job], begin: Begin, workers: int = 0) -> Results:
             "(a worker of multiprocessing.Pool or of a DataLoader). Call prepare from the main "
             "process."
         )
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    workers = min(workers or cores(), len(jobs))
     waiting, suspects = list(reversed(jobs)), list[Job]()
     while waiting or suspects:
         alone = not waiting
@@ -104,6 +111,9 @@ def run_local(jobs: Sequence[Job], begin: Begin, workers: int = 0) -> Results:
                 yield crashed(job)
             else:
                 suspects += running.values()
+        except (KeyboardInterrupt, GeneratorExit):
+            pool.end()
+            raise
         finally:
             pool.close()
 
@@ -152,6 +162,11 @@ class _Pool:
             "(--workers 1); a script of your own should call prepare under "
             "`if __name__ == '__main__':`, with settings that can be imported."
         )
+
+    def end(self) -> None:
+        """Stop what is at work: it may be at it for minutes, and what it writes is whole or not."""
+        for process in self._mine:
+            process.terminate()
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

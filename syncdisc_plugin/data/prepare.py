@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -46,6 +47,7 @@ from syncdisc_plugin.faces import (
 from syncdisc_plugin.faces.detect import require_points
 from syncdisc_plugin.spec import ClipSpec
 
+AGAIN = "The same command tries again."
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 Engine = Literal["local", "ray"]
 
@@ -133,6 +135,10 @@ def prepare(
     spec, settings = spec or ClipSpec(), settings or PrepareSettings()
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard: expected (i, n) with 1 <= i <= n, got {shard}. Count from 1.")
+    # Workers of a cluster are in another folder than this process.
+    store = os.path.abspath(out)
+    if settings.models:
+        settings = replace(settings, models=Path(os.path.abspath(settings.models)))
     run = _engine(settings)
     videos = list_inputs(paths)
     speakers = read_speakers(settings.speakers)
@@ -158,7 +164,7 @@ def prepare(
             key = _key(name, video.version, spec, settings)
             if key not in seen:
                 speaker = speakers.get(name) or video.folder
-                by_key[key] = Job(key, video.place, speaker, str(out), languages.get(name) or "")
+                by_key[key] = Job(key, video.place, speaker, store, languages.get(name) or "")
         begin = partial(_begin, spec, settings, writer.done)
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
         with bar, closing(run(list(by_key.values()), begin)) as results:
@@ -245,7 +251,7 @@ def _do(job: Job) -> Done:
     key, rows = _prepare_video(job)
     _Worker.cost.peak_mb = peak_memory_mb()
     same = {} if rows else {key: job.key}
-    return Done([{**row, "seen": job.key} for row in rows], _Worker.cost, same)
+    return Done([{"seen": job.key, **row} for row in rows], _Worker.cost, same)
 
 
 def _prepare_video(job: Job) -> tuple[str, list[dict[str, Any]]]:
@@ -260,8 +266,7 @@ def _prepare_video(job: Job) -> tuple[str, list[dict[str, Any]]]:
         except OSError as error:
             if is_machines_fault(error):
                 raise
-            reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
-            return _unread(job, error, reason)
+            return _unread(job, error, f"{job.path}: cannot be read ({error.strerror}). {AGAIN}")
         return _if_unchanged(job, *_rows_of(job, video))
 
 
@@ -272,6 +277,12 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
         with _Worker.cost.step("hash"):
             key = _content_key(job, video)
         return key, [] if key in _Worker.known else _clips_of(replace(job, key=key), video)
+    except _Unreadable as error:
+        from syncdisc_plugin.media.container import fix
+
+        cause = error.cause
+        why = f"{job.path}: cannot be read ({cause.strerror}). {fix(cause)} {AGAIN}"
+        return _unread(job, cause, why)
     except RunError:  # this machine's fault, as a full disk is
         raise
     except SyncDiscError as error:
@@ -284,6 +295,13 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
     return key, [refused_row(key, job.path, reason.replace(str(video), job.path))]
 
 
+class _Unreadable(Exception):
+    """A file whose bytes cannot be had now: no right, or a disk or network that fails."""
+
+    def __init__(self, cause: OSError) -> None:
+        self.cause = cause
+
+
 def _content_key(job: Job, video: Path) -> str:
     """The key of the video's clips: the same for the same bytes, whenever they were written."""
     try:
@@ -293,6 +311,7 @@ def _content_key(job: Job, video: Path) -> str:
     except OSError as error:
         if is_machines_fault(error):
             raise
+        raise _Unreadable(error) from error
     return job.key  # the decoder says what is wrong with it
 
 
@@ -315,9 +334,9 @@ def _if_unchanged(
 
 
 def _unread(job: Job, error: OSError, reason: str) -> tuple[str, list[dict[str, Any]]]:
-    """A refusal with a key that no file has: the next run does it again."""
+    """A refusal with a key that no file has, which no job has seen: the next run does it again."""
     key = _key_now(job, unreadable(error))
-    return key, [refused_row(key, job.path, reason)]
+    return key, [{**refused_row(key, job.path, reason), "seen": key}]
 
 
 def _key_now(job: Job, version: list[Any]) -> str:
@@ -332,7 +351,7 @@ def _clips_of(job: Job, video: Path) -> list[dict[str, Any]]:
     held = part = 0
     try:
         for number, (track, tensors) in enumerate(footage.clips()):
-            clip = _clip_of(job, f"{part}/{number}", footage, track, len(tensors["mel"]))
+            clip = _clip_of(job, f"{part}/{number}", footage, track, tensors)
             pending |= {f"{number}.{name}": tensor for name, tensor in tensors.items()}
             rows.append(clip_row(job.key, clip))
             held += track.n_frames
@@ -352,9 +371,12 @@ def _clips_of(job: Job, video: Path) -> list[dict[str, Any]]:
     return [{**row, **also} for row in rows]
 
 
-def _clip_of(job: Job, place: str, footage: Footage, track: Track, n_mels: int) -> Clip:
+def _clip_of(
+    job: Job, place: str, footage: Footage, track: Track, tensors: dict[str, np.ndarray]
+) -> Clip:
     """What the manifest says of a track; `place` is its shard and its number in the video."""
     side = np.median(np.sqrt(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1)))
+    power = float(np.mean(np.square(tensors["audio"] / 32768)))
     with _Worker.cost.step("quality"):
         quality = _Worker.quality(track.crops)
     return Clip(
@@ -363,9 +385,9 @@ def _clip_of(job: Job, place: str, footage: Footage, track: Track, n_mels: int) 
         source=job.path,
         start_s=round(footage.recording.start_s + track.start_frame / footage.spec.fps, 4),
         n_frames=track.n_frames,
-        n_mels=n_mels,
+        n_mels=len(tensors["mel"]),
         face_px=round(float(side), 1),
-        loudness_db=round(footage.loudness_db, 1),
+        loudness_db=round(10 * np.log10(max(1e-12, power)), 1),
         source_fps=round(footage.recording.source.fps, 3),
         face_score=round(float(np.median(track.scores)), 3),
         sharpness=round(quality.sharpness, 4),

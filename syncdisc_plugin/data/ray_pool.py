@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, crashed
+from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, cores, crashed
 from syncdisc_plugin.errors import RunError, SyncDiscError
 
 TRIES = 3  # a worker may also die of its neighbours' hunger for memory
@@ -67,7 +67,7 @@ def run_ray(
     if not jobs:
         return
     ray = require_ray()
-    with _cluster(ray, address, min(workers or os.cpu_count() or 1, len(jobs))):
+    with _cluster(ray, address, min(workers or cores(), len(jobs))):
         n = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(jobs))
         crew = _Crew(ray, begin, gpu)
         try:

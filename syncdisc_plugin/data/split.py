@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def _draw(store: ClipStore, by: str, share: float, seed: int) -> set[str]:
     for clip in store.clips:
         frames[getattr(clip, by)] += clip.n_frames
     wanted = share * sum(frames.values())
-    order = {g: hashlib.sha256(f"{seed}/{g}".encode()).digest() for g in frames}
+    order = {g: hashlib.sha256(os.fsencode(f"{seed}/{g}")).digest() for g in frames}
     # A main speaker, bigger than all that is to be held out, stays in training; where the others
     # are too little to measure on, the least of the big ones goes too, but never the biggest.
     small = sorted((g for g in frames if frames[g] <= wanted), key=order.__getitem__)

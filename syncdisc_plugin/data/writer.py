@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from syncdisc_plugin.data.store import FORMAT, MANIFEST, META, read_spec, shard_
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
 
+# Where all rows are written anew in more than a moment, that is a tenth of the time at most.
+QUICK_S, PAUSE = 0.05, 10
+
 
 class StoreWriter:
     """Adds clips and refusals to a store, and keeps other writers out meanwhile.
@@ -39,6 +43,8 @@ class StoreWriter:
         """
         self.root, self.manifest = root, root / MANIFEST
         self._same: dict[str, str] = {}
+        self._replacing: list[dict[str, Any]] = []
+        self._due = 0.0  # when they are to be written
         _check_place(root, spec)  # before the lock: nothing of ours goes into a foreign folder
         root.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(root)
@@ -72,8 +78,9 @@ class StoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Let others write."""
+        """Write what waits, and let others write."""
         try:
+            self._replace()
             if same := self._same:
                 self._same = {}
                 rows = self._rows
@@ -86,17 +93,18 @@ class StoreWriter:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All rows, a copy of the list."""
+        self._replace()
         return list(self._rows)
 
     @property
     def done(self) -> set[str]:
         """Keys of the inputs that have their rows."""
-        return {row["key"] for row in self._rows}
+        return {row["key"] for row in self.rows}
 
     @property
     def seen(self) -> set[str]:
         """Keys of the jobs that made them: what need not even be looked at."""
-        return {seen_by(row) for row in self._rows}
+        return {seen_by(row) for row in self.rows}
 
     def see(self, same: dict[str, str]) -> None:
         """Note for inputs, by key, the job that found them unchanged; written by `close`."""
@@ -108,7 +116,7 @@ class StoreWriter:
         What is "" changes nothing. How many clips had another.
         """
         rows, changed = [], 0
-        for row in self._rows:
+        for row in self.rows:
             place = canonical(row["path"]) if speakers else ""
             told = {"speaker": speakers.get(place), "language": languages.get(place)}
             new = {name: value for name, value in told.items() if value and row.get(name) != value}
@@ -127,6 +135,8 @@ class StoreWriter:
         counts = Counter(row["key"] for row in rows)
         rows = [{**row, "rows": counts[row["key"]]} for row in rows]
         new = _inputs(rows)
+        if not new.isdisjoint(_inputs(self._replacing)):
+            self._replace()
         if new.isdisjoint(self._inputs):
             with self.manifest.open("a", encoding="utf-8") as out:
                 out.write("".join(json.dumps(row) + "\n" for row in rows))
@@ -135,11 +145,26 @@ class StoreWriter:
             self._rows += rows
             self._inputs |= new
             return
+        # Replacing writes all rows anew: of a large store several inputs at once, and what a kill
+        # costs is done again.
+        self._replacing += rows
+        if time.monotonic() >= self._due:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Put the rows that wait in the place of older ones, and delete the shards of those."""
+        began = time.monotonic()
+        rows, self._replacing = self._replacing, []
+        if not rows:
+            return
+        new = _inputs(rows)
         replaced = [row for row in self._rows if not new.isdisjoint(_inputs([row]))]
         kept = [row for row in self._rows if new.isdisjoint(_inputs([row]))]
         self._rewrite(kept + rows)  # at once: a kill between two steps would lose the old and new
         for shard in shard_names(replaced) - shard_names(self._rows):
             shard_path(self.root, shard).unlink(missing_ok=True)
+        took = time.monotonic() - began
+        self._due = time.monotonic() + PAUSE * took if took > QUICK_S else 0.0
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         # Whole, so that a half-written last line does not swallow the next row.

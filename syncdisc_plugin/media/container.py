@@ -19,6 +19,8 @@ from syncdisc_plugin.errors import MediaError
 JITTER_S = 0.005
 # A longer silence than this is a broken clock, not a gap.
 MAX_GAP_S = 60.0
+# What overlaps by less is sent twice; by more, the clock began anew, as in joined recordings.
+MAX_BACK_S = 1.0
 # What PyAV raises for damaged input; its own classes derive from several of these.
 BROKEN = (FFmpegError, OSError, ValueError, EOFError)
 
@@ -120,12 +122,20 @@ def trimmed_s(path: Path) -> float:
 
 
 def pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield (seconds on the file's clock, picture), times rising."""
+    """Yield (seconds on the file's clock, picture), times rising.
+
+    Raises:
+        ValueError: they go back by more than what is sent twice.
+    """
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     last_s = None
     for packet in container.demux(stream):
         for picture in decoded(packet, strict=last_s is not None):
-            if picture.time is not None and (last_s is None or picture.time > last_s):
+            if picture.time is None:
+                continue
+            if last_s is not None and last_s - picture.time > MAX_BACK_S:
+                raise ValueError(f"timestamps go back by {last_s - picture.time:.1f} s")
+            if last_s is None or picture.time > last_s:
                 last_s = picture.time
                 yield last_s, picture

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from syncdisc_plugin.errors import RunError
-from syncdisc_plugin.media.container import JITTER_S, MAX_GAP_S
+from syncdisc_plugin.media.container import JITTER_S, MAX_BACK_S, MAX_GAP_S
 
 # Damaged headers claim anything.
 RATES_HZ = (1000, 768_000)
@@ -73,6 +73,8 @@ class Sound:
             self._silent_s += max(0.0, gap_s)
             if gap_s > MAX_GAP_S or self._silent_s > MAX_GAP_S + MAX_SILENCE_SHARE * self._heard_s:
                 raise ValueError(f"timestamps jump by {gap_s:.0f} s")
+            if -gap_s > MAX_BACK_S:
+                raise ValueError(f"timestamps go back by {-gap_s:.1f} s")
             self._flush()
             self._form, self._n_in = form, 0
             # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
