@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -104,6 +105,28 @@ def test_impostors_pass_at_about_the_rate_that_is_allowed() -> None:
     assert strict.count("kept") + strict.count("shifted") <= 4
     assert strict.keep_threshold > result.keep_threshold
     assert strict.shift_threshold > result.shift_threshold
+
+
+def test_a_large_dataset_is_not_held_in_memory() -> None:
+    """Embeddings of 300 hours are 50 GB: those of a draw are kept, and give the same thresholds."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def coming() -> Iterator[Embedded]:
+        nonlocal most
+        for i in range(300):
+            made = planted(f"c{i}", (0, 5, None)[i % 3], i, n=40)
+            alive.append(weakref.ref(made.v))
+            yield made
+            del made
+            most = max(most, sum(ref() is not None for ref in alive))
+
+    few = judge_clips(coming(), FilterSettings(impostor_clips=100))
+    assert most <= 101 and len(few.impostor_strengths) == 800
+    every = judge_clips([planted(f"c{i}", (0, 5, None)[i % 3], i, n=40) for i in range(300)])
+    assert few.keep_threshold == pytest.approx(every.keep_threshold, rel=0.15)
+    same = sum(a.verdict == b.verdict for a, b in zip(few.verdicts, every.verdicts, strict=True))
+    assert same >= 290
 
 
 def test_a_dirty_dataset_is_cleaned() -> None:

@@ -38,6 +38,8 @@ class FilterSettings:
     similarity to false pairs that it was trained on, more than it lends to impostors."""
     impostors: int = 8
     """Other clips' audio tried against each clip."""
+    impostor_clips: int = 2000
+    """Clips that this is tried with, at most; of more, a draw. Only their embeddings are kept."""
 
 
 @dataclass(frozen=True)
@@ -100,28 +102,43 @@ class FilterResult:
         return round(float(np.median(sure))) if sure else 0
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of a clip."""
+
+    clip: Clip
+    windows: int
+    curve: OffsetCurve
+
+    @property
+    def strength(self) -> float:
+        return _strength(self.curve, self.windows)
+
+
 def judge_clips(
-    clips: Sequence[Embedded], settings: FilterSettings | None = None, seed: int = 0
+    clips: Iterable[Embedded], settings: FilterSettings | None = None, seed: int = 0
 ) -> FilterResult:
     """Give every clip its verdict. A clip alone has no impostors: any strength passes then."""
     settings = settings or FilterSettings()
-    curves = [offset_curve(c.v, c.a) for c in clips]
-    null = _impostors(clips, settings.impostors, seed)
+    rng = np.random.default_rng([seed, 78])
+    seen: list[_Seen] = []
+    sample: list[Embedded] = []
+    for clip in clips:
+        seen.append(_Seen(clip.clip, len(clip.v), offset_curve(clip.v, clip.a)))
+        # A reservoir: each clip stays with the same chance, however many are to come.
+        if len(sample) < settings.impostor_clips:
+            sample.append(clip)
+        elif (at := int(rng.integers(len(seen)))) < len(sample):
+            sample[at] = clip
+    null = _impostors(sample, settings.impostors, seed)
     keep = _threshold(null, 0, settings.tolerance_frames, settings.false_accept)
     shift = _threshold(
         null, settings.tolerance_frames + 1, settings.max_shift_frames, settings.false_accept
     )
     strong = max(keep, shift)
-    sure = [
-        curve.confidence
-        for c, curve in zip(clips, curves, strict=True)
-        if _strength(curve, len(c.v)) > strong
-    ]
+    sure = [s.curve.confidence for s in seen if s.strength > strong]
     least = settings.overlearnt * float(np.median(sure)) if sure else 0.0
-    verdicts = [
-        _verdict(c, curve, keep, shift, least, settings)
-        for c, curve in zip(clips, curves, strict=True)
-    ]
+    verdicts = [_verdict(s, keep, shift, least, settings) for s in seen]
     return FilterResult(verdicts, keep, shift, least, [s for s, _ in null])
 
 
@@ -142,7 +159,7 @@ def judge_store(
     """
     precision = choose_precision(precision, device_of(net))
     bar = tqdm(clips, desc=title, unit="clip", disable=None)
-    return judge_clips(list(embed_clips(net, store, bar, precision, lag)), settings, seed)
+    return judge_clips(embed_clips(net, store, bar, precision, lag), settings, seed)
 
 
 def second_dataset(
@@ -199,14 +216,10 @@ def _threshold(null: list[tuple[float, int]], low: int, high: int, rate: float) 
 
 
 def _verdict(
-    clip: Embedded,
-    curve: OffsetCurve,
-    keep: float,
-    shift: float,
-    least: float,
-    settings: FilterSettings,
+    seen: _Seen, keep: float, shift: float, least: float, settings: FilterSettings
 ) -> Verdict:
-    offset, strength = curve.offset_frames, _strength(curve, len(clip.v))
+    curve, strength = seen.curve, seen.strength
+    offset = curve.offset_frames
     size = abs(offset)
     needed = keep if size <= settings.tolerance_frames else shift
     side = "early" if offset > 0 else "late"
@@ -225,8 +238,8 @@ def _verdict(
         verdict = "shifted"
         reason = f"audio {size} frames {side} (strength {strength:.2f}, needs {needed:.2f})"
     return Verdict(
-        clip.clip.id,
-        clip.clip.source,
+        seen.clip.id,
+        seen.clip.source,
         verdict,
         offset,
         round(curve.lag_frames, 2),
