@@ -251,17 +251,17 @@ def measure(files: dict[str, Planted], folder: Path) -> dict[str, Agreement]:
     for number, (name, planted) in enumerate(files.items()):
         path = videos / f"{number:02}{planted.suffix}"
         write(path, planted)
-        names[str(path)] = name
+        names[path.name] = name
     prepare([videos], folder / "store", settings=PrepareSettings(detector="none"))
     found = {
-        names[row["path"]]: Agreement(0, 0, row["reason"])
+        names[Path(row["path"]).name]: Agreement(0, 0, row["reason"])
         for row in read_rows(folder / "store" / "manifest.jsonl")
         if row["status"] != "ok"
     }
     store = ClipStore(folder / "store")
     by_name: dict[str, list[Clip]] = {}
     for clip in store.clips:
-        by_name.setdefault(names[clip.source], []).append(clip)
+        by_name.setdefault(names[Path(clip.source).name], []).append(clip)
     for name, clips in by_name.items():
         if len(clips) > 1:
             found[name] = Agreement(0, 0, f"{len(clips)} clips")

@@ -70,6 +70,35 @@ def test_numbers_are_those_of_score(tmp_path: Path) -> None:
         assert np.abs(face.runs[0].boxes - track.boxes).max() < 1e-3
 
 
+def test_numbers_are_those_of_score_at_a_cut(tmp_path: Path) -> None:
+    """A face that is lost shortly before one ends with its shot, as the other does."""
+    from generator_integration.reference.face import scan_video
+    from syncdisc_plugin.data.footage import Footage
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    class Lost:
+        """The right face is lost in the last ticks of the first shot."""
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            boxes = [LEFT] if image[-8:, -8:].mean() < 100 else [LEFT, RIGHT]
+            return np.array([[*box, 0.9] for box in boxes], np.float32)
+
+    rng = np.random.default_rng(0)
+    shots = [rng.integers(0, 256, (8, 10, 3)).repeat(16, 0).repeat(16, 1) for _ in range(2)]
+    frames = [np.array(shots[i // 40], np.uint8) for i in range(80)]
+    for i, frame in enumerate(frames):
+        frame[-16:, -16:] = 200 * (i < 35 or i >= 40)
+    source = write_video(tmp_path / "v.mp4", frames, audio=bursts(3.2), crf=4)
+    settings, detect = TrackSettings(min_frames=10), Lost()
+    tracks = [t for t, _ in Footage(source, detect, ClipSpec(), settings).clips()]
+    scan = scan_video(PictureStream(source), detect, settings, fps=25, face_px=96)
+    assert len(tracks) == 4
+    for face, track in zip(scan.faces, tracks, strict=True):
+        assert face.runs[0].start == track.start_frame
+        assert np.abs(face.runs[0].boxes - track.boxes).max() < 1e-3
+
+
 def test_long_tracks_are_one_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from generator_integration.reference import face as faces
     from syncdisc_plugin.faces import TrackSettings
@@ -109,31 +138,34 @@ def test_large_videos_are_searched_small(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_face_that_is_lost_for_a_moment_goes_on() -> None:
-    from generator_integration.reference.face import Face, Run, choose_face
+    from generator_integration.reference.face import Face, Run, Scan, choose_face
 
     def face(number: int, start: int, n: int, box: tuple[float, ...]) -> Face:
         return Face(number, [Run(start, np.tile(np.float32(box), (n, 1)))], 25)
 
     first, other = face(0, 0, 50, LEFT), face(1, 0, 40, RIGHT)
     again, late = face(2, 80, 100, LEFT), face(3, 400, 20, LEFT)
+    short = Run(185, np.tile(np.float32(LEFT), (5, 1)))
+    scan = Scan([first, other, again, late], np.arange(430), [short])
     for number in (0, 2, None):
-        chosen = choose_face([first, other, again, late], number, 20)
-        assert [run.start for run in chosen.runs] == [0, 80]
-    assert len(choose_face([first, other, again, late], 3, 20).runs) == 1
+        chosen = choose_face(scan, number, 20)
+        assert [run.start for run in chosen.runs] == [0, 80, 185]
+    assert len(choose_face(scan, 3, 20).runs) == 1
 
 
 def test_the_default_face_is_one_that_is_seen_while_the_sound_lasts() -> None:
-    from generator_integration.reference.face import Face, Run, choose_face
+    from generator_integration.reference.face import Face, Run, Scan, choose_face
     from syncdisc_plugin.errors import FaceError
 
     def face(number: int, start: int, n: int) -> Face:
         return Face(number, [Run(start, np.tile(np.float32(LEFT), (n, 1)))], 25)
 
     host, guest = face(0, 0, 150), face(1, 200, 15000)
-    assert choose_face([host, guest], None, Fraction(5)).number == 0
-    assert choose_face([host, guest], None, Fraction(60)).number == 1
+    scan = Scan([host, guest], np.arange(15200), [])
+    assert choose_face(scan, None, Fraction(5)).number == 0
+    assert choose_face(scan, None, Fraction(60)).number == 1
     with pytest.raises(FaceError, match=r"face 1 .* is not seen while the sound lasts \(5.00 s\)"):
-        choose_face([host, guest], 1, Fraction(5))
+        choose_face(scan, 1, Fraction(5))
 
 
 @pytest.mark.parametrize("fps", [24, 30, 50, 60, Fraction(30000, 1001)])
@@ -150,15 +182,24 @@ def test_a_face_is_there_until_the_last_frame(tmp_path: Path, fps: int | Fractio
         assert len(times_s) == n and all(scan.faces[0].at(t) for t in times_s)
 
 
-def test_behind_a_cut_a_face_is_drawn_after_pictures_of_that_shot(tmp_path: Path) -> None:
-    """Two people who sit in the same place in turn, as in an interview; and one track each."""
+@pytest.mark.parametrize(("fps", "at"), [(25, 30), (30, 37), (30, 38), (30, 20), (25, 50)])
+def test_behind_a_cut_a_face_is_drawn_after_pictures_of_that_shot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: int, at: int
+) -> None:
+    """Two people who sit in the same place in turn, as in an interview; and one track each.
+
+    Also where the first one is seen for less than a second, or for a whole number of pieces.
+    """
+    from generator_integration.reference import face as faces
     from syncdisc_plugin.data.footage import Footage
     from syncdisc_plugin.faces import TrackSettings
 
-    def shot(color: tuple[int, int, int], seed: int) -> list[np.ndarray]:
+    monkeypatch.setattr(faces, "PIECE_TICKS", 50)
+
+    def shot(color: tuple[int, int, int], seed: int, n: int) -> list[np.ndarray]:
         coarse = np.random.default_rng(seed).integers(0, 255, (8, 10, 3))
         base = 0.3 * np.kron(coarse, np.ones((16, 16, 1))) + 0.7 * np.array(color)
-        return [np.roll(base, i // 3, 1).astype(np.uint8) for i in range(30)]
+        return [np.roll(base, i // 3, 1).astype(np.uint8) for i in range(n)]
 
     class Looking(Painter):
         def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
@@ -168,16 +209,20 @@ def test_behind_a_cut_a_face_is_drawn_after_pictures_of_that_shot(tmp_path: Path
             return super().forward(masked, reference, mel)
 
     looked: list[set[bool]] = []
-    source, audio = tmp_path / "v.mp4", write_wav(tmp_path / "a.wav", bursts(2.4))
-    frames = [*shot((200, 40, 40), 0), *shot((40, 40, 200), 1)]
-    write_video(source, frames, audio=bursts(2.4), crf=4)
+    n = at + 40
+    source, audio = tmp_path / "v.mp4", write_wav(tmp_path / "a.wav", bursts(n / fps))
+    frames = [*shot((200, 40, 40), 0, at), *shot((40, 40, 200), 1, 40)]
+    write_video(source, frames, fps=fps, audio=bursts(n / fps), crf=4)
     result = run(source, audio, tmp_path / "out.mp4", generator=Looking())
-    assert result.generated == 60
+    assert result.generated == result.frames >= n
     assert all(len(seen) == 1 for seen in looked) and looked[::2] == looked[1::2]
     assert {True} in looked and {False} in looked
     tracks = list(Footage(source, Marked(), ClipSpec(), TrackSettings()).clips())
-    assert len(tracks) == 2 and "2 faces" in result.notes[0]
-    assert run(source, audio, tmp_path / "out.mp4", face=1).face == 1
+    if at == 20:  # too short to have a number
+        assert len(tracks) == 1 and not result.notes
+    else:
+        assert len(tracks) == 2 and "2 faces" in result.notes[0]
+        assert run(source, audio, tmp_path / "out.mp4", face=1).face == 1
 
 
 # --- parts

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from syncdisc_plugin.errors import MediaError
-from syncdisc_plugin.media import Recording, decode, list_videos, write_video
+from syncdisc_plugin.media import Recording, container, decode, list_videos, write_video
 
 RATE = 16000
 HALF_FRAME_S = 0.0201
@@ -184,6 +184,40 @@ def test_a_clock_that_begins_anew_is_noted(tmp_path: Path) -> None:
     clip = decode(tmp_path / "ba.ts")
     assert 65 <= len(list(clip.frames())) <= 75
     assert clip.note and "timestamps go back by" in clip.note
+
+
+@pytest.mark.parametrize("late_s", [-3.0, 3.0])
+def test_one_odd_time_does_not_end_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late_s: float
+) -> None:
+    write(tmp_path / "a.mkv", seconds=12)
+    real = container.decoded
+
+    class Odd:
+        """The 100th picture, with a time that cannot be."""
+
+        def __init__(self, picture: object) -> None:
+            self.picture = picture
+
+        def __getattr__(self, name: str) -> object:
+            value = getattr(self.picture, name)
+            return value + late_s if name == "time" else value
+
+    count = 0
+
+    def decoded(packet: object, strict: bool) -> list[object]:
+        nonlocal count
+        found = real(packet, strict)
+        for i, picture in enumerate(found):
+            count += 1
+            if count == 100:
+                found[i] = Odd(picture)
+        return found
+
+    monkeypatch.setattr(container, "decoded", decoded)
+    with container.opened(tmp_path / "a.mkv") as file:
+        times_s = [t for t, _ in container.pictures(file, file.streams.video[0], 1)]
+    assert len(times_s) >= (299 if late_s < 0 else 220) and times_s[-1] == pytest.approx(11.96)
 
 
 def mux(path: Path, sounds, codec: str, default: int = 0, jumps=None, turn: int = 0) -> None:

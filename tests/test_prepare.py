@@ -299,6 +299,7 @@ def test_a_speakers_table_without_its_columns(tmp_path: Path) -> None:
     for table, why in (
         ("file,name\na.mp4,ann\n", "expected the columns path,speaker"),
         ("speaker,path\nann,a.mp4\nbob\n", "no path in line 3"),
+        ("path,speaker\n,\n", "names none of the 1 videos, such as .*, but nothing"),
     ):
         (tmp_path / "who.csv").write_text(table)
         with pytest.raises(MediaError, match=why):

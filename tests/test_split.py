@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from syncdisc_plugin.data.manifest import Clip, clip_row
-from syncdisc_plugin.data.split import Split, split_store
+from syncdisc_plugin.data.split import Split, read_split, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
@@ -189,12 +190,22 @@ def test_a_short_video_of_one_speaker_is_not_all_that_is_held_out(tmp_path: Path
     assert frames(split.heldout) == 1540
 
 
-def test_a_first_try_with_one_video_does_not_bind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_first_try_with_one_video_does_not_bind(tmp_path: Path, stored: bool) -> None:
     """Nothing was held out: there is nothing to be kept, and training clips are no yardstick."""
     assert not split_store(add_clips(tmp_path, {"ann": [100]})).apart
-    split = split_store(add_clips(tmp_path, crowd()))
+    store = add_clips(tmp_path, crowd())
+    read = read_split(store)
+    assert read and not read.apart  # who measures a net that was trained so does not draw anew
+    split = split_store(store, stored=stored)
     assert split.apart and not speakers(split.train) & speakers(split.heldout)
     assert ids(split_store(ClipStore(tmp_path))) == ids(split)
+
+
+def test_speakers_whose_name_is_no_text_are_split_too(tmp_path: Path) -> None:
+    name = os.fsdecode(b"M\xfcller")
+    split = split_store(add_clips(tmp_path, crowd(3) | {name: [100]}))
+    assert name in speakers(split.train + split.heldout) and split.apart
 
 
 def test_nothing_is_held_out_where_that_is_asked(tmp_path: Path) -> None:

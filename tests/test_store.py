@@ -197,6 +197,19 @@ def test_half_a_line_is_skipped_and_its_input_is_redone(tmp_path: Path) -> None:
     assert [c.id for c in ClipStore(tmp_path / "s").clips] == ["k1-0/0", "k2-0/0"]
 
 
+def test_rows_of_a_path_as_it_was_typed_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores of before name their videos so; the new rows are absolute."""
+    (tmp_path / "videos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with StoreWriter(tmp_path / "s", SPEC) as writer:
+        add_input(writer, [make_clip("old", source="videos/a.mp4")])
+    with StoreWriter(tmp_path / "s", SPEC) as writer:
+        add_input(writer, [make_clip("new", source=str(tmp_path / "videos" / "a.mp4"))])
+    assert [c.shard for c in ClipStore(tmp_path / "s").clips] == ["new-0"]
+
+
 def test_many_replacements_are_written_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,10 +228,11 @@ def test_many_replacements_are_written_together(
     with StoreWriter(tmp_path / "s", SPEC) as writer:
         for i in range(n):
             add_input(writer, [make_clip(f"new{i}", source=f"{i}.mp4")])
-        add_input(writer, [make_clip("newer0", source="0.mp4")])  # replaces what waits
+        add_input(writer, [make_clip("newer1", source="1.mp4")])  # replaces what waits
     assert len(written) <= 4
     store = ClipStore(tmp_path / "s")
-    assert [c.shard for c in store.clips] == ["newer0-0", *[f"new{i}-0" for i in range(1, n)]]
+    wanted = ["new0-0", "newer1-0", *[f"new{i}-0" for i in range(2, n)]]
+    assert [c.shard for c in store.clips] == wanted
     assert sorted(p.stem for p in (tmp_path / "s" / "shards").iterdir()) == sorted(
         c.shard for c in store.clips
     )

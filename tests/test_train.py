@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,14 +20,16 @@ from tiny_run import PROGRAM, SETTINGS
 from syncdisc_plugin import SyncLoss
 from syncdisc_plugin.data.embed import embed_frames
 from syncdisc_plugin.data.manifest import read_rows
-from syncdisc_plugin.data.split import split_store
+from syncdisc_plugin.data.split import Split, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, StoreError, WeightsError
 from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.evaluate.views import seen_by
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
+from syncdisc_plugin.train.clips import clips_for
 from syncdisc_plugin.train.folder import run_split
+from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.measure import reference_judge
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
 
@@ -130,6 +133,38 @@ def test_kill_in_every_stage_and_resume_gives_the_same_run(
     a, b = (load_file(r / "stage3.safetensors") for r in (run, finished))
     assert all(torch.equal(a[key], b[key]) for key in b)
     assert _steps(run) == _steps(finished)  # and no row twice
+
+
+def test_ctrl_c_may_end_what_reads_the_output_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `2>&1 | tee log` does."""
+
+    def broken(*_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("syncdisc_plugin.train.interrupt.os.write", broken)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.asked
+
+
+def test_a_filter_is_followed_where_most_clips_are_too_short_for_a_chunk(
+    tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    """They are left out anyway; what is left of the others counts."""
+    clips = [replace(c, n_frames=2 * c.n_frames, n_mels=2 * c.n_mels) for c in tiny_store.clips[:4]]
+    short = [replace(tiny_store.clips[5], id=f"s{i}/0") for i in range(200)]
+    rows = [
+        {
+            "clip_id": c.id,
+            "verdict": "dropped" if c in [*short, clips[0]] else "kept",
+            "lag_frames": 0,
+        }
+        for c in [*clips, *short]
+    ]
+    (tmp_path / "filter.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = Split([*clips, *short], [], "")
+    items, words = clips_for(2, tmp_path, tiny_store, split, short[0].n_frames + 1, 0)
+    assert [item.clip for item in items] == clips[1:] and not words
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from syncdisc_plugin.data.augment import Augment, change_look, change_sound
-from syncdisc_plugin.data.filter import second_dataset
-from syncdisc_plugin.data.manifest import Clip, read_rows
+from syncdisc_plugin.data.filter import read_verdicts, second_dataset
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
@@ -195,17 +195,15 @@ def chosen_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
         aligned: folder of the run; "" for none.
 
     Raises:
-        RunError: the run has no filter.jsonl, or it leaves none of these clips.
+        RunError: the run has no verdicts, or they leave none of these clips.
     """
     if not aligned:
         return [Item(clip) for clip in clips]
-    path = Path(aligned) / "filter.jsonl"
-    if not path.exists():
-        raise RunError(
-            f"--aligned {aligned}: no filter.jsonl there. Give the --out of a `syncdisc train` on "
-            "the same store."
-        )
-    items = second_dataset(clips, read_rows(path))
+    try:
+        _, rows, lag = read_verdicts(Path(aligned))
+    except RunError as error:
+        raise RunError(f"--aligned {error}") from error
+    items = second_dataset(clips, rows, lag)
     if not items:
         raise RunError(
             f"--aligned {aligned}: its filter leaves none of this store's training clips. "

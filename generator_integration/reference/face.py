@@ -37,6 +37,8 @@ class Run:
     """Its first tick."""
     boxes: np.ndarray
     """(N, 4) x1, y1, x2, y2 in pixels, smoothed."""
+    shot: int = 0
+    """Number of the shot that it lies in."""
     candidates: list[tuple[float, np.ndarray]] = field(default_factory=list)
     """(sharpness, crop (S, S, 3) uint8), in time."""
 
@@ -80,15 +82,23 @@ class Face:
         return sum(max(0.0, min(run.end, end) - run.start) for run in self.runs) / self.fps
 
     def at(self, time_s: Fraction) -> tuple[Run, np.ndarray] | None:
-        """The run and the box (4,) at a moment; between two ticks a mean of both their boxes."""
+        """The run and the box (4,) at a moment; between two ticks a mean of both their boxes.
+
+        Where one run ends and another begins, as behind a cut, it is that of the nearest tick.
+        """
+        nearest: tuple[float, Run, float] | None = None
         for run in self.runs:
             at = float(time_s * self.fps) - run.start
             if -0.5 <= at < len(run.boxes):
-                at = min(max(at, 0.0), len(run.boxes) - 1.0)
-                low = int(at)
-                high = min(low + 1, len(run.boxes) - 1)
-                return run, run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
-        return None
+                inside = min(max(at, 0.0), len(run.boxes) - 1.0)
+                if nearest is None or abs(at - inside) < nearest[0]:
+                    nearest = abs(at - inside), run, inside
+        if nearest is None:
+            return None
+        _, run, at = nearest
+        low = int(at)
+        high = min(low + 1, len(run.boxes) - 1)
+        return run, run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
 
     def __str__(self) -> str:
         """In words, for a list."""
@@ -105,7 +115,9 @@ class Scan:
     faces: list[Face]
     """By number."""
     pts: np.ndarray
-    """(F,) int64, timestamps of all frames in ticks of the stream's clock."""
+    """(F,) int64, timestamps of all frames in ticks of the stream's clock; of a photograph none."""
+    short: list[Run]
+    """Faces that are not seen for long enough to have a number; one of those may go on in them."""
 
 
 def scan_video(
@@ -144,12 +156,16 @@ def scan_video(
         tally=tally,
     )
     runs: list[Run] = []
+    ends: dict[int, int] = {}  # of shots
     for piece in pieces:
+        shot = tally.cuts
+        ends[shot] = tally.frames
         candidates = _candidates(piece.crops)
         before = [
             run
             for run in runs
             if run.end == piece.start_frame
+            and run.shot == shot
             and len(run.boxes) % PIECE_TICKS == 0
             and overlap(run.boxes[-1:], piece.boxes[:1])[0, 0] > MIN_IOU
         ]
@@ -158,23 +174,25 @@ def scan_video(
             run.boxes = np.concatenate([run.boxes, piece.boxes])
             run.candidates += candidates
         else:
-            runs.append(Run(piece.start_frame, piece.boxes, candidates))
+            runs.append(Run(piece.start_frame, piece.boxes, shot, candidates))
     long_enough = min(settings.min_frames, tally.frames)
     kept = [run for run in runs if len(run.boxes) >= long_enough]
-    for run in kept:
+    short = [run for run in runs if len(run.boxes) < long_enough]
+    for run in runs:
         run.boxes = run.boxes * scale
     if not kept:
         raise FaceError(f"{stream.path}: {_why_no_face(tally, settings)}.")
 
-    # A track is numbered when it is known to have ended.
+    # A track is numbered when it is known to have ended, at the latest with its shot.
     patience = (settings.max_gap_detections + 1) * settings.every
-    kept.sort(key=lambda run: (min(run.end - 1 + patience, tally.frames), run.start))
-    return Scan([Face(n, [run], fps) for n, run in enumerate(kept)], np.array(pts, np.int64))
+    kept.sort(key=lambda run: (min(run.end - 1 + patience, ends[run.shot]), run.start))
+    faces = [Face(n, [run], fps) for n, run in enumerate(kept)]
+    return Scan(faces, np.array(pts, np.int64), short)
 
 
 def scan_photo(
     image: np.ndarray, detect: Detector, settings: TrackSettings, *, fps: int, face_px: int
-) -> list[Face]:
+) -> Scan:
     """The faces of one picture (H, W, 3) uint8, best first; they are there at any time.
 
     Raises:
@@ -192,11 +210,11 @@ def scan_photo(
     faces = []
     for number, box in enumerate(boxes):
         crop = crop_face(image, box, face_px=face_px, margin=0)
-        faces.append(Face(number, [Run(0, box[None], [(0.0, crop)])], fps))
-    return faces
+        faces.append(Face(number, [Run(0, box[None], 0, [(0.0, crop)])], fps))
+    return Scan(faces, np.empty(0, np.int64), [])
 
 
-def choose_face(faces: Sequence[Face], number: int | None, end_s: float | Fraction) -> Face:
+def choose_face(scan: Scan, number: int | None, end_s: float | Fraction) -> Face:
     """The face of a number, or by default the one that fills most of the picture for longest.
 
     Only what is seen before `end_s` counts. Where it is lost and found again in its place within
@@ -205,6 +223,7 @@ def choose_face(faces: Sequence[Face], number: int | None, end_s: float | Fracti
     Raises:
         FaceError: no such number, or not seen before `end_s`.
     """
+    faces = scan.faces
     known = {face.number: face for face in faces}
     if number is not None and number not in known:
         raise FaceError(
@@ -221,7 +240,7 @@ def choose_face(faces: Sequence[Face], number: int | None, end_s: float | Fracti
             f"{list_faces(faces)}."
         )
     runs = list(chosen.runs)
-    others = [run for face in faces if face is not chosen for run in face.runs]
+    others = [run for face in faces if face is not chosen for run in face.runs] + scan.short
     for step in (1, -1):  # what comes later, then what was earlier
         for run in sorted(others, key=lambda r: step * r.start):
             first, second = (runs[-1], run) if step > 0 else (run, runs[0])

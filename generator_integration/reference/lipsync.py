@@ -11,7 +11,7 @@ from syncdisc_plugin.errors import MediaError
 
 # Nothing heavy here: `syncdisc --help` looks at this folder.
 if TYPE_CHECKING:
-    from generator_integration.reference.face import Face
+    from generator_integration.reference.face import Scan
     from generator_integration.reference.generator import Generator
     from generator_integration.reference.playback import PhotoPlayback, VideoPlayback
     from generator_integration.reference.voice import Voice
@@ -113,11 +113,11 @@ def lipsync(
     voice = read_voice(audio, generator.spec)
     if detect is None:
         detect = load_detector(settings.detector, models=settings.models, device=device)
-    playback, faces, notes = _open_source(video, voice, detect, settings, extend)
-    chosen = choose_face(faces, face, min(voice.seconds, playback.video_seconds))
-    if len(faces) > 1:
-        listed = list_faces(faces)
-        notes.append(f"{len(faces)} faces: {listed}. Face {chosen.number} speaks (--face)")
+    playback, scan, notes = _open_source(video, voice, detect, settings, extend)
+    chosen = choose_face(scan, face, min(voice.seconds, playback.video_seconds))
+    if len(scan.faces) > 1:
+        listed = list_faces(scan.faces)
+        notes.append(f"{len(scan.faces)} faces: {listed}. Face {chosen.number} speaks (--face)")
     height, width = playback.hw
     even_height, even_width = height + height % 2, width + width % 2
     if (height, width) != (even_height, even_width):
@@ -174,7 +174,7 @@ def _check_paths(video: Path, audio: Path, out: Path) -> None:
 
 def _open_source(
     video: Path, voice: Voice, detect: Detector, settings: PrepareSettings, extend: str
-) -> tuple[VideoPlayback | PhotoPlayback, list[Face], list[str]]:
+) -> tuple[VideoPlayback | PhotoPlayback, Scan, list[str]]:
     """What is shown, the faces in it, and what there is to say of both and of the sound."""
     from generator_integration.reference.face import scan_photo, scan_video
     from generator_integration.reference.playback import PhotoPlayback, VideoPlayback, is_photo
@@ -190,8 +190,8 @@ def _open_source(
     fps, face_px = voice.spec.fps, voice.spec.face_px
     if is_photo(video):
         photo = PhotoPlayback(video, voice.seconds)
-        faces = scan_photo(photo.image, detect, settings.track, fps=fps, face_px=face_px)
-        return photo, faces, notes
+        found = scan_photo(photo.image, detect, settings.track, fps=fps, face_px=face_px)
+        return photo, found, notes
     stream = PictureStream(video, threads=min(DECODER_THREADS, os.cpu_count() or 1))
     scan = scan_video(stream, detect, settings.track, fps=fps, face_px=face_px)
     playback = VideoPlayback(stream, scan.pts, voice.seconds, extend)
@@ -200,4 +200,4 @@ def _open_source(
         notes.append(f"the sound is {longer_s:.2f} s longer than the video: {EXTENSIONS[extend]}")
     elif longer_s < -1 / fps:
         notes.append(f"the sound is {-longer_s:.2f} s shorter than the video, which is cut there")
-    return playback, scan.faces, notes
+    return playback, scan, notes

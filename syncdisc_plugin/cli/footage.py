@@ -112,23 +112,17 @@ def run_prepare(
 
 
 def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -> None:
+    from syncdisc_plugin.data.filter import read_verdicts
     from syncdisc_plugin.data.layout import write_layout
-    from syncdisc_plugin.data.manifest import read_rows
     from syncdisc_plugin.data.store import ClipStore
 
     verdicts, lag = None, 0
     if run is not None:
-        # The second discriminator's are sharper; a folder of `filter` has the first only.
-        names = ("filter-again.jsonl", "filter.jsonl")
-        found = next((run / name for name in names if (run / name).exists()), None)
-        if found is None:
-            raise RunError(
-                f"--layout_run {run}: holds no filter.jsonl. Name a run, or what `filter` wrote."
-            )
-        print(f"{layout}: by the verdicts of {found}")
-        verdicts = list(read_rows(found))
-        reference = run / "reference.json"
-        lag = json.loads(reference.read_text())["lag_frames"] if reference.exists() else 0
+        try:
+            path, verdicts, lag = read_verdicts(run)
+        except RunError as error:
+            raise RunError(f"--layout_run {error}") from error
+        print(f"{layout}: by the verdicts of {path}")
     out = out or data.with_name(f"{data.name}-{layout}")
     result = write_layout(ClipStore(data), out, layout, verdicts=verdicts, lag_frames=lag)
     for reason, n in Counter(row["reason"] for row in result.left_out).items():

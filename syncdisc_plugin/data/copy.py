@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.data import remote
+from syncdisc_plugin.data.inputs import named
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import read_rows, shard_names
 from syncdisc_plugin.data.remote import is_url
@@ -120,7 +121,7 @@ def _fill_url(
 
 
 def _check_inputs(target: str | Path, there: _Rows, rows: _Rows) -> None:
-    if lost := {row["path"] for row in there} - {row["path"] for row in rows}:
+    if lost := {named(row["path"]) for row in there} - {named(row["path"]) for row in rows}:
         raise StoreError(
             f"{target}: has {len(lost)} inputs that the source lacks, such as {min(lost)}. Name "
             "another place; of several stores on one machine `syncdisc store merge` makes one."

@@ -6,18 +6,21 @@ fit any language, camera and net: a verdict is given to at most `false_accept` o
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
-from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
 from syncdisc_plugin.nn.precision import choose_precision
@@ -160,6 +163,27 @@ def judge_store(
     precision = choose_precision(precision, device_of(net))
     bar = tqdm(clips, desc=title, unit="clip", disable=None)
     return judge_clips(embed_clips(net, store, bar, precision, lag), settings, seed)
+
+
+def read_verdicts(run: Path) -> tuple[Path, list[dict[str, Any]], int]:
+    """The sharpest verdicts of a run, or those of `syncdisc filter`.
+
+    Returns:
+        Their file, their rows, and the lag of the whole set that was undone before them.
+
+    Raises:
+        RunError: there are none.
+    """
+    # The second discriminator's, where there are.
+    for name in ("filter-again.jsonl", "filter.jsonl"):
+        if (run / name).exists():
+            reference = run / "reference.json"
+            lag = json.loads(reference.read_text())["lag_frames"] if reference.exists() else 0
+            return run / name, list(read_rows(run / name)), lag
+    raise RunError(
+        f"{run}: holds no filter.jsonl. Name the --out of a `syncdisc train` or `filter` on the "
+        "same store."
+    )
 
 
 def second_dataset(

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +19,7 @@ class Input:
     """One video to prepare."""
 
     place: str
-    """Absolute path, or URL."""
+    """Path as `named` gives it, or URL."""
     below: str
     """Its name below what was given; of a file that was itself given, its own name."""
     folder: str
@@ -62,8 +63,7 @@ def _below(root: Path) -> list[Input]:
             folder = below.parts[0] if len(below.parts) > 1 else Path(canonical(root)).name
         else:
             below, folder = Path(video.name), Path(canonical(video)).parent.name
-        # One name, wherever it is called from: rows of the same name are of the same video.
-        place = os.path.abspath(video)
+        place = named(str(video))
         out.append(Input(place, below.as_posix(), folder, version(place)))
     return out
 
@@ -91,6 +91,22 @@ def unreadable(error: OSError) -> list[Any]:
     return [0, -(error.errno or 1)]
 
 
+def named(place: str) -> str:
+    """One name for a file, from wherever it is called; a URL as it is.
+
+    Unlike `canonical`, a link to a file is a file of its own.
+    """
+    if remote.is_url(place):
+        return place
+    folder, name = os.path.split(place)
+    return os.path.join(_real_folder(folder, os.getcwd()), name)
+
+
+@lru_cache(maxsize=1 << 16)
+def _real_folder(folder: str, here: str) -> str:
+    return os.path.realpath(os.path.join(here, folder))
+
+
 def canonical(place: str | Path) -> str:
     """One name for a file, by whatever links it is reached; a URL as it is.
 
@@ -115,6 +131,8 @@ def read_speakers(path: Path | None, column: str = "speaker") -> dict[str, str]:
             raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
         rows = []
         for row in reader:
+            if not any(row.values()):  # spreadsheets write such ones
+                continue
             if not row["path"]:
                 raise MediaError(f"--speakers {path}: no path in line {reader.line_num}. Add it.")
             rows.append((_place(path, row["path"]), row.get(column) or ""))

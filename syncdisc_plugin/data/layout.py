@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 import unicodedata
@@ -348,4 +347,4 @@ def _ascii(text: str) -> str:
 
 
 def _hash(text: str, digits: int) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:digits]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from syncdisc_plugin.atomic import replacing, write_text
+from syncdisc_plugin.data.inputs import named
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import read_rows, row_clip
 from syncdisc_plugin.data.store import JUDGED, MANIFEST, read_judged, read_spec, shard_path
@@ -99,7 +100,7 @@ def _check_paths(rows: dict[Path, _Rows]) -> None:
     odd = []
     for store, its_rows in rows.items():
         for row in its_rows:
-            key, where = seen.setdefault(row["path"], (row["key"], store))
+            key, where = seen.setdefault(named(row["path"]), (row["key"], store))
             if key != row["key"]:
                 odd.append((row["path"], where, store))
     if odd:
@@ -114,9 +115,9 @@ def _check_paths(rows: dict[Path, _Rows]) -> None:
 
 def _best(rows: dict[Path, _Rows]) -> dict[Path, _Rows]:
     """Without refusals of what another store has: a file's key is not that of its crash."""
-    good = {row["path"] for its_rows in rows.values() for row in its_rows if _is_good(row)}
+    good = {named(row["path"]) for its_rows in rows.values() for row in its_rows if _is_good(row)}
     return {
-        store: [row for row in its_rows if _is_good(row) or row["path"] not in good]
+        store: [row for row in its_rows if _is_good(row) or named(row["path"]) not in good]
         for store, its_rows in rows.items()
     }
 

@@ -136,19 +136,19 @@ def prepare(
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard: expected (i, n) with 1 <= i <= n, got {shard}. Count from 1.")
     # Workers of a cluster are in another folder than this process.
-    store = os.path.abspath(out)
+    store = os.path.join(os.getcwd(), out)
     if settings.models:
-        settings = replace(settings, models=Path(os.path.abspath(settings.models)))
+        settings = replace(settings, models=Path.cwd() / settings.models)
     run = _engine(settings)
     videos = list_inputs(paths)
     speakers = read_speakers(settings.speakers)
     languages = read_speakers(settings.speakers, "language")
     named = [canonical(video.place) in speakers for video in videos]
-    if speakers and not any(named):
+    if settings.speakers and not any(named):
         raise MediaError(
             f"--speakers {settings.speakers}: names none of the {len(videos)} videos, such as "
-            f"{canonical(videos[0].place)}, but {next(iter(speakers))}. Its paths are relative to "
-            "the table's own folder, or absolute."
+            f"{canonical(videos[0].place)}, but {next(iter(speakers), 'nothing')}. Its paths are "
+            "relative to the table's own folder, or absolute."
         )
     videos = videos[shard[0] - 1 :: shard[1]]
     if spec.crop == "aligned":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.choice import Choice, choose
@@ -59,23 +59,16 @@ def split_store(
     With a single speaker the split is by source video, with a single video there is none: the
     same clips then serve both, and the note says so.
     """
-    path = store.root / SPLIT
     asked = {"share": share, "speakers": sorted(speakers), "seed": seed}
-    if path.exists():
-        try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            before = _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
-            same = saved["asked"] == asked
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
-        if stored or (before.apart and same):
-            return before
-        if before.apart:
-            raise StoreError(
-                f"{path}: made with {saved['asked']}, now asked for {asked}. One store has one "
-                "split, or figures would be on training clips. Ask for the same, or delete the "
-                "file; earlier runs' held-out figures are then no longer comparable."
-            )
+    if (found := _read(store)) and found[0].apart:
+        split, before = found
+        if stored or before == asked:
+            return split
+        raise StoreError(
+            f"{store.root / SPLIT}: made with {before}, now asked for {asked}. One store has one "
+            "split, or figures would be on training clips. Ask for the same, or delete the "
+            "file; earlier runs' held-out figures are then no longer comparable."
+        )
     known = {clip.speaker for clip in store.clips}
     unknown = set(speakers) - known
     if unknown:
@@ -95,8 +88,27 @@ def split_store(
             note = f"{why}: nothing is held out, figures are on training clips"
     split = _divide(store, by, heldout, note)  # may refuse: nothing is stored then
     saved = {"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}
-    write_text(path, json.dumps(saved, indent=1))
+    write_text(store.root / SPLIT, json.dumps(saved, indent=1))
     return split
+
+
+def read_split(store: ClipStore) -> Split | None:
+    """The store's split as it was made, None where none was. Raises StoreError if it is damaged."""
+    found = _read(store)
+    return found[0] if found else None
+
+
+def _read(store: ClipStore) -> tuple[Split, dict[str, Any]] | None:
+    """The stored split, and with what it was asked for."""
+    path = store.root / SPLIT
+    if not path.exists():
+        return None
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        split = _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
+        return split, saved["asked"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
 
 
 def _draw(store: ClipStore, by: str, share: float, seed: int) -> set[str]:
@@ -105,7 +117,9 @@ def _draw(store: ClipStore, by: str, share: float, seed: int) -> set[str]:
     for clip in store.clips:
         frames[getattr(clip, by)] += clip.n_frames
     wanted = share * sum(frames.values())
-    order = {g: hashlib.sha256(os.fsencode(f"{seed}/{g}")).digest() for g in frames}
+    order = {
+        g: hashlib.sha256(f"{seed}/{g}".encode("utf-8", "surrogateescape")).digest() for g in frames
+    }
     # A main speaker, bigger than all that is to be held out, stays in training; where the others
     # are too little to measure on, the least of the big ones goes too, but never the biggest.
     small = sorted((g for g in frames if frames[g] <= wanted), key=order.__getitem__)

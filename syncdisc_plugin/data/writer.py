@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from syncdisc_plugin.atomic import replacing, write_text
-from syncdisc_plugin.data.inputs import canonical
+from syncdisc_plugin.data.inputs import canonical, named
 from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import read_rows, seen_by, shard_names, unfinished
@@ -173,8 +173,8 @@ class StoreWriter:
 
 
 def _inputs(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """What rows are of: the paths, and the keys, for a path can be written in several ways."""
-    return {(name, row[name]) for row in rows for name in ("path", "key")}
+    """What rows are of: the paths, which stores of before have as they were typed, and the keys."""
+    return {pair for row in rows for pair in (("path", named(row["path"])), ("key", row["key"]))}
 
 
 def _check_place(root: Path, spec: ClipSpec) -> None:

@@ -110,6 +110,8 @@ def _stages(left: RunRecords) -> str:
     head = ["", "Pairs", "PM 5", "PM 15", "Within 1 frame", "Calibration error", "Gap", "Clips"]
     rows = []
     for stage, name in NAMES.items():
+        if stage > left.last:
+            break
         f = left.figures.get(stage)
         if f is None:
             rows.append([name, "not yet", *[""] * 6])
@@ -184,6 +186,8 @@ def _learning(left: RunRecords) -> str:
 
 def _gap(left: RunRecords) -> str:
     rows = left.rows("measure", 2)
+    if left.last < 2:
+        return _later("Not in this run: it was to end with stage 1.")
     if not rows:
         return _later("Not yet: stage 2 comes after the filter.")
     preset = left.settings.get("gap", {}).get("preset")
@@ -210,6 +214,8 @@ def _gap(left: RunRecords) -> str:
 
 def _filter(left: RunRecords, store: ClipStore | None) -> str:
     rows, found = list(read_rows(left.run / "filter.jsonl")), read_json(left.run / "filter.json")
+    if left.last < 2:
+        return _later("Not in this run: it was to end with stage 1.")
     if not rows or not found:
         return _later("Not yet: the first discriminator judges the clips after stage 1.")
     keep, shift = found["keep_threshold"], found["shift_threshold"]
@@ -223,8 +229,8 @@ def _filter(left: RunRecords, store: ClipStore | None) -> str:
         after = sum(minutes.get(r["clip_id"], 0) for r in rows if r["verdict"] != "dropped")
         if before:
             words += f" That leaves {after:.1f} of {before:.1f} minutes."
-        if after < 0.1 * before:
-            words += " This is less than a tenth, so stages 2 and 3 used all clips."
+    if any(row.get("unfiltered") for row in left.rows("data", 2)):
+        words += " What is left would fill too few chunks, so stage 2 used all clips."
     passed = left.settings.get("filter", {}).get("false_accept")
     limits = f"A clip is kept above {keep:.2f}, shifted above {shift:.2f}"
     if passed is not None:

@@ -17,7 +17,7 @@ from syncdisc_plugin.data.choice import Choice, choose
 from syncdisc_plugin.data.embed import Embedded, device_of, embed_clips
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
-from syncdisc_plugin.data.split import some_frames, split_store
+from syncdisc_plugin.data.split import read_split, some_frames
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.groups import group_names, read_columns
@@ -182,9 +182,9 @@ def _clip_row(e: Embedded, tally: Tally, i: int) -> dict[str, Any]:
 
 
 def _heldout(store: ClipStore) -> list[Clip]:
-    if not (store.root / "split.json").exists():
+    split = read_split(store)
+    if split is None:
         raise StoreError(f"{store.root}: no split yet; train on it first, or evaluate all clips.")
-    split = split_store(store, stored=True)
     if not split.apart:
         raise StoreError(f"{store.root}: {split.note}. Evaluate all clips, or other footage.")
     return split.heldout

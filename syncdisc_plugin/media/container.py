@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ JITTER_S = 0.005
 MAX_GAP_S = 60.0
 # What overlaps by less is sent twice; by more, the clock began anew, as in joined recordings.
 MAX_BACK_S = 1.0
+ANEW = 8  # pictures in a row that lie as far back
 # What PyAV raises for damaged input; its own classes derive from several of these.
 BROKEN = (FFmpegError, OSError, ValueError, EOFError)
 
@@ -125,17 +127,21 @@ def pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float,
     """Yield (seconds on the file's clock, picture), times rising.
 
     Raises:
-        ValueError: they go back by more than what is sent twice.
+        ValueError: they go back for good, by more than what is sent twice.
     """
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
-    last_s = None
+    last_s: float | None = None
+    before_s, behind = -math.inf, 0
     for packet in container.demux(stream):
         for picture in decoded(packet, strict=last_s is not None):
             if picture.time is None:
                 continue
-            if last_s is not None and last_s - picture.time > MAX_BACK_S:
+            # One odd time is dropped, or what is behind it until the clock is there again.
+            behind = behind + 1 if before_s - picture.time > MAX_BACK_S else 0
+            if last_s is not None and behind == ANEW:
                 raise ValueError(f"timestamps go back by {last_s - picture.time:.1f} s")
             if last_s is None or picture.time > last_s:
+                before_s = -math.inf if last_s is None else last_s
                 last_s = picture.time
                 yield last_s, picture

@@ -35,7 +35,7 @@ class Sound:
         """Samples per second of what was added; 0: nothing was."""
         self.end_s = 0.0
         """Where the last frame ends, on the file's clock."""
-        self._heard_s = self._silent_s = 0.0
+        self._heard_s = self._silent_s = self._back_s = 0.0
         # (first timestamp, samples before it, samples in it); memory stays flat in the length.
         self._runs: list[tuple[float, int, int]] = []
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
@@ -73,8 +73,7 @@ class Sound:
             self._silent_s += max(0.0, gap_s)
             if gap_s > MAX_GAP_S or self._silent_s > MAX_GAP_S + MAX_SILENCE_SHARE * self._heard_s:
                 raise ValueError(f"timestamps jump by {gap_s:.0f} s")
-            if -gap_s > MAX_BACK_S:
-                raise ValueError(f"timestamps go back by {-gap_s:.1f} s")
+            self._back_s = -gap_s if -gap_s > MAX_BACK_S else 0.0
             self._flush()
             self._form, self._n_in = form, 0
             # Channels stay apart here: FFmpeg's mix is 3 dB louder for float than for integer
@@ -85,6 +84,11 @@ class Sound:
             self._runs.append((time_s, at + n, 0))
         self.rate_in_hz = frame.sample_rate
         self._n_in += frame.samples
+        if (
+            self._back_s and self._n_in > MAX_BACK_S * frame.sample_rate
+        ):  # no odd time, but for good
+            self.end_s = self._runs[-1][0] + self._back_s
+            raise ValueError(f"timestamps go back by {self._back_s:.1f} s")
         self._heard_s += frame.samples / frame.sample_rate
         self.end_s = self._runs[-1][0] + self._n_in / frame.sample_rate
         self._resample(frame)

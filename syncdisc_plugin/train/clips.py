@@ -66,8 +66,10 @@ def clips_for(
     if stage == 1:
         return everything, ""
     items = second_dataset(split.train, read_rows(run / f"{FILTERS[stage]}.jsonl"), lag)
-    left = sum(i.clip.n_frames for i in fitted(store, items, chunk_frames))
-    if left < LEAST_LEFT * sum(c.n_frames for c in split.train):
+    left, there = (
+        sum(i.clip.n_frames for i in fitted(store, of, chunk_frames)) for of in (items, everything)
+    )
+    if left < LEAST_LEFT * there:
         return everything, (
             "filter: it left less than a tenth of the footage to fill chunks with, so all clips "
             "are used: the first discriminator cannot judge yet (train longer, or look at the "

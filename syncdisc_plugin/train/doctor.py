@@ -176,7 +176,7 @@ def _duplicates(store: ClipStore, found: Diagnosis) -> None:
         by_sound.setdefault(key, {}).setdefault(clip.source, []).append(clip)
     twice = [videos for videos in by_sound.values() if len(videos) > 1]
     apart = [v for v in twice if len({c.speaker for clips in v.values() for c in clips}) > 1]
-    copies = sum(len(videos) - 1 for videos in twice)
+    copies = len({source for videos in twice for source in sorted(videos)[1:]})
     some = [sorted(Path(source).name for source in videos) for videos in twice[:3]]
     found.add(
         "duplicates",

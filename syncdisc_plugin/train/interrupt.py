@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -38,4 +39,5 @@ class Interrupt:
             raise KeyboardInterrupt
         self.asked = True
         # Not by print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping when the state is saved; once more: at once\n")
+        with suppress(OSError):  # Ctrl-C also ends what reads it: 2>&1 | tee
+            os.write(2, b"\nstopping when the state is saved; once more: at once\n")

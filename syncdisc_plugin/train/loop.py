@@ -156,11 +156,15 @@ class Trainer:
         net, average, optimiser = self._start(stage)
         if p.step:
             load_state(self.run, net, average, optimiser)
-        sampler = self._sampler(self._items(stage))
+        items, words = clips_for(stage, self.run, self.store, self.split, s.chunk_frames, self.lag)
+        sampler = self._sampler(items)
+        if words:
+            self._say(words)
         if sampler.skipped:
             self._say(f"stage {stage}: {sampler.skipped} clips are shorter than chunk_frames")
         if p.step == 0:
-            self._log("data", stage, clips=len(sampler.items), too_short=sampler.skipped)
+            about = {"clips": len(sampler.items), "too_short": sampler.skipped}
+            self._log("data", stage, **about, unfiltered=bool(words))
             p.steps = self._replan(stage)
             p = self._measure(stage, average)[0]
             if stage == 1 and ranks.first:
@@ -305,14 +309,6 @@ class Trainer:
             augment=s.augment,
             seed=s.seed,
         )
-
-    def _items(self, stage: int) -> list[Item]:
-        items, words = clips_for(
-            stage, self.run, self.store, self.split, self.s.chunk_frames, self.lag
-        )
-        if words:
-            self._say(words)
-        return items
 
     # ------------------------------------------------------------------ state and budget
 
