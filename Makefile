@@ -1,5 +1,5 @@
 # make demo               set up a virtual environment, run the main job on its own footage
-# make demo VIDEOS=dir    the same job on your videos (MINUTES=30, RUN=runs/mine)
+# make demo VIDEOS=dir    the same job on your videos (MINUTES=30, RUN=runs/mine, ARGS=--resume)
 # make test               the same set-up, then lint, types and tests
 PYTHON ?= python3
 VENV := .venv

@@ -126,7 +126,7 @@ def _run_way(
     """In a process of its own: a host's modules and peak memory cannot be taken back."""
     out = temp / f"{way}.json"
     command = [sys.executable, "-m", "generator_integration.check_host", args.host, "--way", way]
-    command += ["--host-dir", args.host_dir.resolve(), "--json", out]
+    command += ["--host-dir", args.host_dir.expanduser().resolve(), "--json", out]
     command += ["--steps", str(args.steps), "--batch", str(args.batch)]
     command += ["--clips", store.resolve()] if store else []
     print(f"{args.host}: {way} ...", file=sys.stderr, flush=True)

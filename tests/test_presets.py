@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from generator_integration.hosts import musetalk as musetalk_host
 from syncdisc_plugin.hosts import HOSTS, host
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.sync_loss import SyncLoss
@@ -149,3 +151,22 @@ def test_single_frames_are_told_to_be_collected(name: str, path: Path) -> None:
         SyncLoss.for_host(name, path)(given[:2], **audio)
     with pytest.raises(ValueError, match="consecutive frames of one video"):
         SyncLoss.for_host(name, path, n_frames=1)(given[:2], **audio)
+
+
+@pytest.mark.parametrize("n", [5, 8, 12, 16])
+def test_musetalks_part_of_the_mel_fits_its_predicted_frames(path: Path, n: int) -> None:
+    """Wherever among the 16 frames of a clip they stand."""
+    (call,) = (
+        c for c in musetalk_host.CHANGES[musetalk_host.SYNC_LOSS] if c.what == "call get_sync_loss"
+    )
+    sync = SyncLoss.for_host("musetalk", path, n_frames=n)
+    for left in range(16 - n + 1):
+        scene = {
+            "mels": torch.zeros(2, 1, 80, 52),
+            "frames_left_index": left,
+            "cfg": SimpleNamespace(num_backward_frames=n),
+            "image_pred": torch.zeros(2 * n, 3, 64, 64),
+            "sync": sync,
+        }
+        exec(call.lines, scene)
+        assert torch.isfinite(scene["sync_loss"])

@@ -38,7 +38,8 @@ CHANGES = {
         Change(
             "call get_sync_loss",
             """\
-mels_backward = mels[..., 16 * frames_left_index // 5 :]
+first = 16 * frames_left_index // 5
+mels_backward = mels[..., first : first - (-16 * cfg.num_backward_frames // 5)]
 sync_loss = sync(image_pred, mels_backward)""",
         ),
     ],

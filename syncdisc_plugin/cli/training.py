@@ -69,7 +69,9 @@ def run(args: Sequence[str]) -> int:
             "then `torchrun --nproc-per-node N -m syncdisc_plugin train --data STORE --out RUN`."
         )
     began = time.monotonic()
-    device = "cpu" if parsed.device == "auto" else parsed.device
+    # YuNet finds the faces, on the CPU, whatever trains: the hosts' presets are of its boxes.
+    own = parsed.device == "auto" or parsed.detector in ("auto", "yunet", "lbp", "none")
+    device = "cpu" if own else parsed.device
     if not (parsed.out / "settings.json").exists():  # else training has begun on what there is
         settings = prepare_settings(parsed, device)
         run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
