@@ -128,7 +128,7 @@ def _folder_from(name: str) -> Path:
         pytest.skip(f"{name} is not set: it names a folder that is not part of the project")
     if not Path(value).is_dir():
         pytest.skip(f"{name}={value} is not a folder")
-    return Path(value)
+    return Path(value).resolve()  # as stores name what they hold
 
 
 @pytest.fixture(scope="session")

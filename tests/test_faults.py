@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from syncdisc_plugin.data import writer as writer_module
 from syncdisc_plugin.data.inputs import list_inputs
@@ -211,7 +212,7 @@ def test_a_full_disk_is_an_os_error(
     """So that `prepare` stops, and does not refuse one good video after the other."""
 
     def save(*_: object) -> None:
-        raise writer_module.SafetensorError(f"Error while serializing: (os error {number})")
+        raise SafetensorError(f"Error while serializing: (os error {number})")
 
     monkeypatch.setattr(writer_module, "save_file", save)
     with pytest.raises(OSError, match=r"a\.safetensors") as caught:

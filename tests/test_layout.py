@@ -266,7 +266,7 @@ ODD = ["Zoë [x] *", "../up", "filelists", "世优", "a b", "a_b", ".", "", "ann
 
 
 def test_odd_names_become_plain_folders(tmp_path: Path) -> None:
-    names = [(who, f"/v/{who}/take 1? [{i}].mp4", 16) for who in ODD for i in range(2)]
+    names = [(who, f"/v/{n}/take 1? [{i}].mp4", 16) for n, who in enumerate(ODD) for i in range(2)]
     names += [("ann", "/other/ann/take 1? [0].mp4", 16)]  # the same name in another folder
     store = numbered_store(tmp_path / "store", names)
     out = tmp_path / "out"

@@ -121,7 +121,8 @@ def _fill_url(
 
 
 def _check_inputs(target: str | Path, there: _Rows, rows: _Rows) -> None:
-    if lost := {named(row["path"]) for row in there} - {named(row["path"]) for row in rows}:
+    known = {named(row["path"]) for row in rows}
+    if lost := {row["path"] for row in there if named(row["path"]) not in known}:
         raise StoreError(
             f"{target}: has {len(lost)} inputs that the source lacks, such as {min(lost)}. Name "
             "another place; of several stores on one machine `syncdisc store merge` makes one."
