@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.manifest import Clip, read_rows
+from syncdisc_plugin.data.pool import cores
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
@@ -64,14 +64,14 @@ def main() -> None:
     parser.add_argument("--dev-speakers", type=int, default=3)
     args = parser.parse_args()
     rows = args.rows or args.out / "rows.jsonl"
-    cores = len(os.sched_getaffinity(0))
+    own = cores()
     store = _prepared(args)
     sets = _divide(store, args)
     for name, clips in sets.items():
         frames = sum(c.n_frames for c in clips)
         speakers = len({c.speaker for c in clips})
         print(f"{name}: {len(clips)} clips, {speakers} speakers, {frames / 1500:.1f} minutes")
-    budget = {"minutes": args.minutes, "cores": cores}
+    budget = {"minutes": args.minutes, "cores": own}
     rows.touch()
     done = {
         (r["arm"], r["spoil"], r["seed"]) for r in read_rows(rows) if budget.items() <= r.items()
@@ -81,7 +81,7 @@ def main() -> None:
             for arm in args.arms:
                 if (_rows_of(arm)[-1], part, seed) in done:
                     continue
-                run = args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}-{cores}"
+                run = args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}-{own}"
                 for row in _run(arm, part, seed, run, args.minutes, store, sets):
                     row = {"spoil": part, "seed": seed, **budget, **row}
                     with rows.open("a") as file:

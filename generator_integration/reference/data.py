@@ -199,10 +199,7 @@ def chosen_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
     """
     if not aligned:
         return [Item(clip) for clip in clips]
-    try:
-        _, rows, lag = read_verdicts(Path(aligned))
-    except RunError as error:
-        raise RunError(f"--aligned {error}") from error
+    _, rows, lag = read_verdicts("--aligned", Path(aligned))
     items = second_dataset(clips, rows, lag)
     if not items:
         raise RunError(

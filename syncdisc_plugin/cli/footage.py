@@ -118,10 +118,7 @@ def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -
 
     verdicts, lag = None, 0
     if run is not None:
-        try:
-            path, verdicts, lag = read_verdicts(run)
-        except RunError as error:
-            raise RunError(f"--layout_run {error}") from error
+        path, verdicts, lag = read_verdicts("--layout_run", run)
         print(f"{layout}: by the verdicts of {path}")
     out = out or data.with_name(f"{data.name}-{layout}")
     result = write_layout(ClipStore(data), out, layout, verdicts=verdicts, lag_frames=lag)

@@ -165,8 +165,8 @@ def judge_store(
     return judge_clips(embed_clips(net, store, bar, precision, lag), settings, seed)
 
 
-def read_verdicts(run: Path) -> tuple[Path, list[dict[str, Any]], int]:
-    """The sharpest verdicts of a run, or those of `syncdisc filter`.
+def read_verdicts(flag: str, run: Path) -> tuple[Path, list[dict[str, Any]], int]:
+    """The sharpest verdicts of a run, or those of `syncdisc filter`; `flag` named it.
 
     Returns:
         Their file, their rows, and the lag of the whole set that was undone before them.
@@ -181,8 +181,8 @@ def read_verdicts(run: Path) -> tuple[Path, list[dict[str, Any]], int]:
             lag = json.loads(reference.read_text())["lag_frames"] if reference.exists() else 0
             return run / name, list(read_rows(run / name)), lag
     raise RunError(
-        f"{run}: holds no filter.jsonl. Name the --out of a `syncdisc train` or `filter` on the "
-        "same store."
+        f"{flag} {run}: holds no filter.jsonl. Name the --out of a `syncdisc train` or `filter` on "
+        "the same store."
     )
 
 

@@ -45,10 +45,10 @@ class Footage:
             sound = self.recording.sound
             power = sum(float(np.square(b).sum(dtype=np.float64)) for b in sound.blocks())
         self.tally = TrackTally()
-        self.loudness_db = 10 * float(np.log10(max(1e-12, power / len(sound))))
-        if self.loudness_db < SILENT_DB:
+        loudness_db = decibels(power / len(sound))
+        if loudness_db < SILENT_DB:
             raise MediaError(
-                f"{path}: the audio is silent ({self.loudness_db:.0f} dB). Nothing can be judged; "
+                f"{path}: the audio is silent ({loudness_db:.0f} dB). Nothing can be judged; "
                 "check that the right audio stream is the first one."
             )
 
@@ -97,6 +97,11 @@ class Footage:
             "too_short": t.too_short,
             "too_short_seconds": round(t.too_short_frames / fps, 2),
         }
+
+
+def decibels(power: float) -> float:
+    """Of a mean of squares, below full scale."""
+    return 10 * float(np.log10(max(1e-12, power)))
 
 
 def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from syncdisc_plugin.data.cost import Cost, peak_memory_mb
-from syncdisc_plugin.data.footage import Footage
+from syncdisc_plugin.data.footage import Footage, decibels
 from syncdisc_plugin.data.inputs import (
     canonical,
     list_inputs,
@@ -47,7 +47,6 @@ from syncdisc_plugin.faces import (
 from syncdisc_plugin.faces.detect import require_points
 from syncdisc_plugin.spec import ClipSpec
 
-AGAIN = "The same command tries again."
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 Engine = Literal["local", "ray"]
 
@@ -143,8 +142,10 @@ def prepare(
     videos = list_inputs(paths)
     speakers = read_speakers(settings.speakers)
     languages = read_speakers(settings.speakers, "language")
-    named = [canonical(video.place) in speakers for video in videos]
-    if settings.speakers and not any(named):
+    unnamed = 0
+    if settings.speakers:
+        unnamed = sum(canonical(video.place) not in speakers for video in videos)
+    if unnamed == len(videos):
         raise MediaError(
             f"--speakers {settings.speakers}: names none of the {len(videos)} videos, such as "
             f"{canonical(videos[0].place)}, but {next(iter(speakers), 'nothing')}. Its paths are "
@@ -181,7 +182,6 @@ def prepare(
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
         renamed = writer.rename(speakers, languages)
-    unnamed = named.count(False) if speakers else 0
     return PrepareResult(len(by_key) - same, clips, seconds, refused, cost, same, unnamed, renamed)
 
 
@@ -266,23 +266,25 @@ def _prepare_video(job: Job) -> tuple[str, list[dict[str, Any]]]:
         except OSError as error:
             if is_machines_fault(error):
                 raise
-            return _unread(job, error, f"{job.path}: cannot be read ({error.strerror}). {AGAIN}")
+            reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
+            return _unread(job, error, reason)
         return _if_unchanged(job, *_rows_of(job, video))
 
 
 def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
     """Key and rows of the video at hand. The one place where any exception becomes a row."""
-    key = job.key
     try:
         with _Worker.cost.step("hash"):
             key = _content_key(job, video)
-        return key, [] if key in _Worker.known else _clips_of(replace(job, key=key), video)
-    except _Unreadable as error:
+    except OSError as error:
+        if is_machines_fault(error):
+            raise
         from syncdisc_plugin.media.container import fix
 
-        cause = error.cause
-        why = f"{job.path}: cannot be read ({cause.strerror}). {fix(cause)} {AGAIN}"
-        return _unread(job, cause, why)
+        why = f"{job.path}: cannot be read ({error.strerror}). {fix(error)}"
+        return _unread(job, error, f"{why} The same command tries again.")
+    try:
+        return key, [] if key in _Worker.known else _clips_of(replace(job, key=key), video)
     except RunError:  # this machine's fault, as a full disk is
         raise
     except SyncDiscError as error:
@@ -295,23 +297,11 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
     return key, [refused_row(key, job.path, reason.replace(str(video), job.path))]
 
 
-class _Unreadable(Exception):
-    """A file whose bytes cannot be had now: no right, or a disk or network that fails."""
-
-    def __init__(self, cause: OSError) -> None:
-        self.cause = cause
-
-
 def _content_key(job: Job, video: Path) -> str:
     """The key of the video's clips: the same for the same bytes, whenever they were written."""
-    try:
-        if video.is_file():  # what is none may never end
-            with video.open("rb") as file:
-                return _key_now(job, [hashlib.file_digest(file, "sha256").hexdigest()])
-    except OSError as error:
-        if is_machines_fault(error):
-            raise
-        raise _Unreadable(error) from error
+    if video.is_file():  # what is none may never end
+        with video.open("rb") as file:
+            return _key_now(job, [hashlib.file_digest(file, "sha256").hexdigest()])
     return job.key  # the decoder says what is wrong with it
 
 
@@ -376,7 +366,6 @@ def _clip_of(
 ) -> Clip:
     """What the manifest says of a track; `place` is its shard and its number in the video."""
     side = np.median(np.sqrt(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1)))
-    power = float(np.mean(np.square(tensors["audio"] / 32768)))
     with _Worker.cost.step("quality"):
         quality = _Worker.quality(track.crops)
     return Clip(
@@ -387,7 +376,7 @@ def _clip_of(
         n_frames=track.n_frames,
         n_mels=len(tensors["mel"]),
         face_px=round(float(side), 1),
-        loudness_db=round(10 * np.log10(max(1e-12, power)), 1),
+        loudness_db=round(decibels(float(np.square(tensors["audio"] / 32768).mean())), 1),
         source_fps=round(footage.recording.source.fps, 3),
         face_score=round(float(np.median(track.scores)), 3),
         sharpness=round(quality.sharpness, 4),

@@ -115,9 +115,11 @@ class StoreWriter:
 
         What is "" changes nothing. How many clips had another.
         """
+        if not speakers:
+            return 0
         rows, changed = [], 0
         for row in self.rows:
-            place = canonical(row["path"]) if speakers else ""
+            place = canonical(row["path"])
             told = {"speaker": speakers.get(place), "language": languages.get(place)}
             new = {name: value for name, value in told.items() if value and row.get(name) != value}
             if row["status"] == "ok" and new:
@@ -158,8 +160,10 @@ class StoreWriter:
         if not rows:
             return
         new = _inputs(rows)
-        replaced = [row for row in self._rows if not new.isdisjoint(_inputs([row]))]
-        kept = [row for row in self._rows if new.isdisjoint(_inputs([row]))]
+        kept: list[dict[str, Any]] = []
+        replaced: list[dict[str, Any]] = []
+        for row in self._rows:
+            (kept if new.isdisjoint(_inputs([row])) else replaced).append(row)
         self._rewrite(kept + rows)  # at once: a kill between two steps would lose the old and new
         for shard in shard_names(replaced) - shard_names(self._rows):
             shard_path(self.root, shard).unlink(missing_ok=True)
