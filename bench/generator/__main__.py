@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expert-minutes", type=float, default=30.0, help="of each expert")
     parser.add_argument("--judge-minutes", type=float, default=30.0, help="of each judge")
     parser.add_argument(
+        "--judges", type=int, default=len(JUDGES), help="1: without the one of the field's recipe"
+    )
+    parser.add_argument(
         "--expert-seeds", type=int, nargs="+", default=[0], help="taken by the seeds in turn"
     )
     parser.add_argument("--test-speakers", type=int, default=6)
@@ -107,7 +110,8 @@ class Bench:
     def judges(self) -> dict[str, Judge]:
         """Those whom no generator has met."""
         out, minutes = self.out / "judges", self.args.judge_minutes
-        paths = {name: train_judge(name, self.parts[JUDGE], out, minutes) for name in JUDGES}
+        names = JUDGES[: self.args.judges]
+        paths = {name: train_judge(name, self.parts[JUDGE], out, minutes) for name in names}
         for name, path in paths.items():
             note_quality(self.out, name, path, self.parts[TEST], minutes)
         return {name: weights.load_judge(path) for name, path in paths.items()}

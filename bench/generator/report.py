@@ -40,7 +40,7 @@ def write_table(out: Path) -> None:
     """Mean over the seeds, with the least and the greatest where there are several."""
     rows = list(read_rows(out / "rows.jsonl"))
     text = _judges(list(read_rows(out / "judges.jsonl")))
-    for judge in JUDGES:
+    for judge in [name for name in JUDGES if all(name in row["own"] for row in rows)]:
         for kind, words in KINDS.items():
             text += [f"\n## {words}\n\nBy {NETS[judge]}.\n", *_sync(rows, judge, kind)]
     text += ["\n## Picture\n\nDriven by its own sound, beside the true frames.\n", *_picture(rows)]
