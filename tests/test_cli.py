@@ -129,6 +129,7 @@ def test_a_verbs_help_lists_its_settings(run: Run, verb: str) -> None:
     assert (status, err) == (0, "")
     listed = set(re.findall(r"^  (?:-h, )?(-{0,2}[a-z_0-9.]+)", out, re.M))
     assert set(SETTINGS[verb]) <= listed
+    assert "<class" not in out and "<function" not in out
 
 
 def test_help_says_what_a_setting_does(run: Run) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from argparse import Action
+
     from jsonargparse import ArgumentParser, Namespace
 
 VERBS = {
@@ -32,9 +35,22 @@ def new_parser(verb: str, description: str | None = None) -> ArgumentParser:
     """The parser of a command; one that another package adds says itself what it is for."""
     import jsonargparse
 
+    from syncdisc_plugin.data.remote import location
+
+    names: dict[Any, str] = {Path: "Path", location: "Path or URL"}
+
+    class NamesTypes(jsonargparse.DefaultHelpFormatter):
+        """Says `Path` where jsonargparse says `<class 'Path'>`."""
+
+        def _get_type_str(self, action: Action) -> str | None:
+            kind = getattr(action, "_typehint", None) or action.type
+            return names.get(kind) or super()._get_type_str(action)
+
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     return jsonargparse.ArgumentParser(
-        prog=f"syncdisc {verb}", description=description or VERBS[verb]
+        prog=f"syncdisc {verb}",
+        description=description or VERBS[verb],
+        formatter_class=NamesTypes,
     )
 
 
