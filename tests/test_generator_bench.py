@@ -302,6 +302,13 @@ def test_all_arms_are_trained_measured_and_shown(
     assert sheet.shape == (6 * (16 + 64), 12 * 64, 3)
     assert not (tiny_store.root / "split.json").exists()  # a store that is given is only read
 
+    assert text.count("By the second judge") == 2
+    for row in rows:  # as --judges 1 leaves them
+        del row["own"]["judge-field"], row["other"]["judge-field"]
+    (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bench.report.write_table(out)
+    assert "By the second judge" not in (out / "table.md").read_text()
+
     with pytest.raises(SystemExit, match="begun with other steps"):
         bench.command.main([*args, "--steps", "6"])
 
