@@ -67,7 +67,7 @@ def main() -> None:
     settings = PrepareSettings(models=args.models)
     for minutes in args.minutes:
         with tempfile.TemporaryDirectory() as folder:
-            piece, long, out = (Path(folder) / f"{n}.mp4" for n in ("piece", "long", "out"))
+            piece, long, out = (Path(folder) / n for n in ("piece.mkv", "long.mkv", "out.mp4"))
             enlarge(args.video, piece, args.height)
             repeat(piece, long, 60 * minutes)
             # Spawned: a fork would begin with the memory of this process.

@@ -29,7 +29,7 @@ def draw_figures(out: Path) -> None:
     rows = list(read_rows(out / "rows.jsonl"))
     if not any(r["arm"] in ARMS for r in rows):
         return
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
     _trade(axes[0], rows)
     for axis, kind, words in (
         (axes[1], "own", "driven by its own sound"),
@@ -37,7 +37,8 @@ def draw_figures(out: Path) -> None:
     ):
         _fooled(axis, rows, kind)
         axis.set(xlabel="steps", ylabel="similarity, 0 a still mouth, 1 the true one", title=words)
-    axes[1].legend(frameon=False, fontsize=8)
+    handles = axes[1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(out / "generator.svg")
     plt.close(figure)
 
