@@ -63,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expert-minutes", type=float, default=30.0, help="of each expert")
     parser.add_argument("--judge-minutes", type=float, default=30.0, help="of each judge")
     parser.add_argument(
-        "--judges", type=int, default=len(JUDGES), help="1: without the one of the field's recipe"
+        "--judges",
+        type=int,
+        choices=range(1, len(JUDGES) + 1),
+        default=len(JUDGES),
+        help="1: without the one of the field's recipe",
     )
     parser.add_argument(
         "--expert-seeds", type=int, nargs="+", default=[0], help="taken by the seeds in turn"
