@@ -24,6 +24,7 @@ from long_video import repeat
 
 from generator_integration.reference import LipsyncResult, lipsync
 from syncdisc_plugin.data.cost import peak_memory_mb
+from syncdisc_plugin.data.pool import end_with_parent
 from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.media import decode, write_video
 
@@ -71,7 +72,9 @@ def main() -> None:
             enlarge(args.video, piece, args.height)
             repeat(piece, long, 60 * minutes)
             # Spawned: a fork would begin with the memory of this process.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(
+                1, mp_context=get_context("spawn"), initializer=end_with_parent
+            ) as pool:
                 result, took, peak_mb = pool.submit(speak, long, out, settings).result()
         print(
             f"{minutes:g} minutes: {result.width}x{result.height}, {result.frames} frames, a new "

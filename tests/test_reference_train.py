@@ -224,6 +224,18 @@ def test_losses_join_in_turn() -> None:
     assert all(p.grad is not None for p in losses.quality.parameters())
 
 
+def test_the_sync_weight_falls_in_the_second_half() -> None:
+    losses, _ = the_losses(sync="base", sync_ramp=0, gan_from=1.0, sync_final_ratio=2.0)
+    target, window = torch.rand(2, 5, 3, 32, 32), torch.zeros(2, 1, 80, 16)
+    drawn = torch.rand_like(target, requires_grad=True)
+    parts = (0.2, 0.5, 0.75, 1.0)
+    rows = [losses.of_generator(drawn, target, window, part, (0, 0))[2] for part in parts]
+    first = rows[0]["sync_weight"]
+    ratios = [row["sync_weight"] / first for row in rows]
+    assert 0 < first < 1  # not at its bound
+    assert ratios == pytest.approx([1, 1, 1 / 5, 1 / 25], rel=1e-4)  # of 50, to 2
+
+
 def test_figures_of_a_perfect_and_of_a_flat_picture() -> None:
     losses, _ = the_losses()
     target, window = torch.rand(2, 5, 3, 32, 32), torch.zeros(2, 1, 80, 16)
@@ -279,6 +291,8 @@ def test_a_judge_of_longer_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ({"snapshot_steps": -1}, "--snapshot_steps"),
         ({"gan_from": 1.5}, "--gan_from"),
         ({"mouth_weight": 0.0}, "--mouth_weight"),
+        ({"sync_ratio": 0.0}, "--sync_ratio"),
+        ({"sync_final_ratio": -1.0}, "--sync_final_ratio"),
         ({"precision": "fp16"}, "--precision"),
     ],
 )

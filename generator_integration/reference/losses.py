@@ -100,6 +100,7 @@ class Losses:
             row["judging"] = judged.item()
         if self.sync is not None and part >= s.sync_from and s.sync_from < 1:
             sync = self.sync(drawn, window)
+            self.weights["sync"].ratio = sync_ratio(s, part)
             weight = self.weights["sync"](sync, loss, drawn)
             loss = loss + weight * sync
             row |= {"sync": sync.item(), "sync_weight": weight}
@@ -165,6 +166,13 @@ class Losses:
         middle = drawn.shape[1] // 2
         pair = (2 * x[:, middle, :, x.shape[3] // 3 :] - 1 for x in (drawn, target))
         return self.perceptual(*pair).mean()
+
+
+def sync_ratio(settings: GeneratorTrainSettings, part: float) -> float:
+    """The first one for half of the budget, then along an exponential to the last one."""
+    s = settings
+    late = min(1.0, max(0.0, 2 * part - 1))
+    return s.sync_ratio * (s.sync_final_ratio / s.sync_ratio) ** late
 
 
 def mouth_map(size: int, first_row: int, weight: float) -> Tensor:

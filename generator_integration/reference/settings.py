@@ -66,6 +66,10 @@ class GeneratorTrainSettings:
     """Part of the budget after which the sync loss joins; there must be a mouth to judge."""
     sync_ratio: float = 50.0
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
+    sync_final_ratio: float = 2.0
+    """Where the ratio ends: the first one is kept over half of the budget, in which the lips learn
+    to follow; then it falls along an exponential, and the picture settles. As large as sync_ratio:
+    it never falls."""
     sync_ramp: int = 300
     """Steps over which its weight rises."""
     sync_rests: bool = False
@@ -109,6 +113,12 @@ class GeneratorTrainSettings:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"--{name}: expected a part of the budget, 0 to 1, got {getattr(self, name)}."
+                )
+        for name in ("sync_ratio", "sync_final_ratio"):
+            if getattr(self, name) <= 0:
+                raise ValueError(
+                    f"--{name}: expected more than 0, got {getattr(self, name)}. Without a sync "
+                    "loss: --sync none."
                 )
         if self.mouth_weight < 1:
             raise ValueError(f"--mouth_weight: expected at least 1, got {self.mouth_weight}.")

@@ -195,7 +195,7 @@ _work: Work
 def _start(begin: Begin, started: Any, reason: Any) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         _work = begin()
     except Exception as error:
@@ -204,8 +204,12 @@ def _start(begin: Begin, started: Any, reason: Any) -> None:
     started.value = 1
 
 
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers: they would wait for it for ever."""
+def end_with_parent() -> None:
+    """For a worker: a parent that was killed cannot end it, and it would go on, or wait for ever."""
+    threading.Thread(target=_end_behind_parent, daemon=True).start()
+
+
+def _end_behind_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
