@@ -205,7 +205,7 @@ def _start(begin: Begin, started: Any, reason: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """For a worker: a parent that was killed cannot end it, and it would go on, or wait for ever."""
+    """For a worker: a parent that was killed cannot end it, and it would work or wait on."""
     threading.Thread(target=_end_behind_parent, daemon=True).start()
 
 
