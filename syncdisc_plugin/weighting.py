@@ -8,6 +8,7 @@ import torch
 
 # Gradients of a mean over millions of values vanish in fp16; norms are compared, so any scale does.
 HALF_SCALE = 2.0**16
+FALL = 25.0  # from the first ratio to the last
 WHOLE = 2.0  # times the loss of true frames: from here up the weight is whole
 
 
@@ -31,11 +32,17 @@ class SyncWeight:
     more in sync than true video, at the picture's cost. With `true_loss` it rests: it falls from
     where the sync loss is twice that to 0 where it is no more (bench/tries.md has both).
 
+    Where the end of the training is known, give each call the `part` of it that has passed: the
+    ratio is kept for the first half, in which the lips learn to follow, and falls along an
+    exponential to `final_ratio` over the second, in which the picture settles (bench/generator).
+
     Counts the calls as steps. Save it with the generator: `state_dict` holds plain numbers.
     Under torch.distributed the norms are averaged over the ranks, so that all use one weight.
 
     Args:
         ratio: length of the weighted sync gradient over length of the others', at the frames.
+        final_ratio: what it falls to, for calls that say which part of the training has passed; a
+            25th of `ratio` by default.
         start_step: first step with a weight above 0.
         ramp_steps: steps from 0 to the whole weight.
         every: steps between measurements; one costs a backward pass from the losses to the
@@ -59,6 +66,7 @@ class SyncWeight:
         self,
         ratio: float = 50.0,
         *,
+        final_ratio: float | None = None,
         start_step: int = 0,
         ramp_steps: int = 1000,
         every: int = 10,
@@ -66,8 +74,10 @@ class SyncWeight:
         largest: float = 1.0,
         true_loss: float = 0.0,
     ) -> None:
+        final_ratio = ratio / FALL if final_ratio is None else final_ratio
         for name, value, good, range_ in (
             ("ratio", ratio, ratio > 0, "above 0"),
+            ("final_ratio", final_ratio, final_ratio > 0, "above 0"),
             ("start_step", start_step, start_step >= 0, "of at least 0"),
             ("ramp_steps", ramp_steps, ramp_steps >= 0, "of at least 0"),
             ("every", every, every >= 1, "of at least 1"),
@@ -77,7 +87,8 @@ class SyncWeight:
         ):
             if not good:
                 raise ValueError(f"{name}: expected a number {range_}, got {value!r}.")
-        self.ratio, self.start_step, self.ramp_steps = ratio, start_step, ramp_steps
+        self.ratio, self.final_ratio = ratio, final_ratio
+        self.start_step, self.ramp_steps = start_step, ramp_steps
         self.every, self.smoothing, self.largest = every, smoothing, largest
         self.true_loss = true_loss
         self.step = 0
@@ -89,7 +100,12 @@ class SyncWeight:
         self._means = [0.0, 0.0, 0.0]
 
     def __call__(
-        self, sync_loss: torch.Tensor, rest_loss: torch.Tensor, frames: torch.Tensor
+        self,
+        sync_loss: torch.Tensor,
+        rest_loss: torch.Tensor,
+        frames: torch.Tensor,
+        *,
+        part: float = 0.0,
     ) -> float:
         """The weight of this step.
 
@@ -98,10 +114,17 @@ class SyncWeight:
             rest_loss: scalar, all other losses of the generator with their weights.
             frames: the generator's output that both were computed from, before any detach; or
                 the weight of its last layer.
+            part: of the whole training that has passed, from 0 to 1: `step / total_steps`. Left
+                out, the ratio never falls.
 
         Raises:
-            ValueError: a loss that is no scalar, or does not depend on the frames.
+            ValueError: a loss that is no scalar, or does not depend on the frames; a part outside
+                0 to 1.
         """
+        if not 0 <= part <= 1:
+            raise ValueError(
+                f"part: expected 0 to 1, got {part!r}. Pass step / total_steps, or leave it out."
+            )
         step, self.step = self.step, self.step + 1
         if step < self.start_step:
             self.value = 0.0
@@ -110,7 +133,7 @@ class SyncWeight:
             self._measure(sync_loss, rest_loss, frames)
         ramp = min(1.0, (step - self.start_step + 1) / max(1, self.ramp_steps))
         sync, rest, loss = self._means
-        balanced = self.ratio * rest / sync if sync > 0 else 0.0
+        balanced = self._ratio(part) * rest / sync if sync > 0 else 0.0
         self.value = ramp * min(self.largest, balanced) * self._unrest(loss)
         return self.value
 
@@ -131,6 +154,10 @@ class SyncWeight:
             )
         self.step, self._measured = int(state["step"]), int(state["measured"])
         self._means = [float(mean) for mean in state["means"]]
+
+    def _ratio(self, part: float) -> float:
+        """The first one for half of the training, then on its way to the last one."""
+        return self.ratio * (self.final_ratio / self.ratio) ** max(0.0, 2 * part - 1)
 
     def _unrest(self, loss: float) -> float:
         """Part of the weight that such a sync loss asks for."""

@@ -71,6 +71,16 @@ def test_a_generator_that_is_pushed_stops_at_true_frames() -> None:
     assert 1.0 < end(1.0) < 1.6
 
 
+def test_it_falls_over_the_second_half_of_a_training_with_an_end() -> None:
+    weight = SyncWeight(ratio=50, ramp_steps=0, largest=1e9)
+    parts = (0.0, 0.3, 0.5, 0.75, 1.0)
+    seen = [weight(*losses(), part=part) for part in parts]
+    assert seen == pytest.approx([25, 25, 25, 5, 1])  # as 50, 10 and 2 times half
+    assert weight(*losses()) == pytest.approx(25)  # of one without an end
+    level = SyncWeight(ratio=50, final_ratio=50, ramp_steps=0, largest=1e9)
+    assert level(*losses(), part=1.0) == pytest.approx(25)
+
+
 def test_norms_are_measured_every_few_steps_and_smoothed() -> None:
     weight = SyncWeight(ratio=1.0, ramp_steps=0, every=2, smoothing=0.5, largest=1e9)
     seen = [weight(*losses(scale)) for scale in (1, 9, 3, 9, 3)]
@@ -111,6 +121,7 @@ def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ({"ratio": 0}, "ratio: expected a number above 0, got 0"),
+        ({"final_ratio": 0}, "final_ratio: expected a number above 0, got 0"),
         ({"start_step": -1}, "start_step: expected"),
         ({"ramp_steps": -1}, "ramp_steps: expected"),
         ({"every": 0}, "every: expected"),
@@ -139,6 +150,8 @@ def test_mistakes_at_the_call() -> None:
     }.items():
         with pytest.raises(ValueError, match=message):
             SyncWeight()(*arguments)
+    with pytest.raises(ValueError, match=r"part: expected 0 to 1, got 1\.5"):
+        SyncWeight()(sync, rest, frames, part=1.5)
     with pytest.raises(ValueError, match=r"state: expected step.*got \['epoch'\]"):
         SyncWeight().load_state_dict({"epoch": 3})
 

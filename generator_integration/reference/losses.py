@@ -64,7 +64,9 @@ class Losses:
         """LPIPS or None, and in words why."""
         self.weights = {
             "gan": SyncWeight(s.gan_ratio, ramp_steps=s.gan_ramp),
-            "sync": SyncWeight(s.sync_ratio, ramp_steps=s.sync_ramp),
+            "sync": SyncWeight(
+                s.sync_ratio, final_ratio=s.sync_final_ratio, ramp_steps=s.sync_ramp
+            ),
         }
 
     def of_generator(
@@ -100,8 +102,7 @@ class Losses:
             row["judging"] = judged.item()
         if self.sync is not None and part >= s.sync_from and s.sync_from < 1:
             sync = self.sync(drawn, window)
-            self.weights["sync"].ratio = sync_ratio(s, part)
-            weight = self.weights["sync"](sync, loss, drawn)
+            weight = self.weights["sync"](sync, loss, drawn, part=min(1.0, part))
             loss = loss + weight * sync
             row |= {"sync": sync.item(), "sync_weight": weight}
         return loss, judged, {"loss": loss.item(), **row}
@@ -166,13 +167,6 @@ class Losses:
         middle = drawn.shape[1] // 2
         pair = (2 * x[:, middle, :, x.shape[3] // 3 :] - 1 for x in (drawn, target))
         return self.perceptual(*pair).mean()
-
-
-def sync_ratio(settings: GeneratorTrainSettings, part: float) -> float:
-    """The first one for half of the budget, then along an exponential to the last one."""
-    s = settings
-    late = min(1.0, max(0.0, 2 * part - 1))
-    return s.sync_ratio * (s.sync_final_ratio / s.sync_ratio) ** late
 
 
 def mouth_map(size: int, first_row: int, weight: float) -> Tensor:

@@ -67,9 +67,8 @@ class GeneratorTrainSettings:
     sync_ratio: float = 50.0
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
     sync_final_ratio: float = 2.0
-    """Where the ratio ends: the first one is kept over half of the budget, in which the lips learn
-    to follow; then it falls along an exponential, and the picture settles. As large as sync_ratio:
-    it never falls."""
+    """What the ratio falls to over the second half of the budget, in which the picture settles;
+    as large as sync_ratio: it never falls."""
     sync_ramp: int = 300
     """Steps over which its weight rises."""
     sync_rests: bool = False
