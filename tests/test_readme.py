@@ -40,6 +40,7 @@ def test_the_python_runs(page: str) -> None:
         frames = torch.rand(2, 3, 5, 96, 96, requires_grad=True)
         mel = torch.zeros(2, 1, 80, 16)
         names |= {"frames": frames, "generated": frames, "mel": mel, "recon": frames.mean()}
+        names |= {"step": 1000, "total_steps": 2000}
         names |= {"loss": frames.mean(), "loader": [(frames.detach(), mel)]}
         exec(block, names)
         if "loss =" in block:
