@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -20,6 +18,7 @@ from syncdisc_plugin.frames import VALUE_RANGES, Box, Edges, FrameFormat
 from syncdisc_plugin.hosts import host
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
+from syncdisc_plugin.objective import KINDS, WINDOWS, Objective
 from syncdisc_plugin.sound import (
     check_mel_values,
     check_waveform_values,
@@ -34,16 +33,6 @@ REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": torch.mean,
     "sum": torch.sum,
     "none": lambda x: x,
-}
-# (B, N) -> (B,): one number of an item's windows.
-WINDOWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "mean": lambda x: x.mean(1),
-    "worst": lambda x: x.topk(-(-x.shape[1] // 4), dim=1).values.mean(1),
-}
-# From the judge and a similarity: what is to be small.
-KINDS: dict[str, Callable[[Judge, torch.Tensor], torch.Tensor]] = {
-    "probability": lambda net, s: F.softplus(-net.logit(s)),
-    "similarity": lambda net, s: 1 - s,
 }
 
 
@@ -75,6 +64,10 @@ class SyncLoss(nn.Module):
         windows: of an item with more frames than a window: "mean" over its windows, or "worst":
             the mean over the worst quarter.
         kind: "probability" (-log probability) or "similarity" (1 - cosine).
+        contrast: weight of the other items' sounds, which the lips should not fit: beside the loss
+            of the own sound the mean of -log(1 - probability) over them (a cosine above 0 for
+            "similarity"), without those that sound like the own one, as silence does like silence.
+            For batches whose items come from different moments; 0 does not look at others.
         reduction: "mean", "sum" or "none" over the batch.
         weight: what to multiply the loss with beside an L1 of weight 1; not applied here.
             `SyncWeight` finds it from the gradients.
@@ -102,6 +95,7 @@ class SyncLoss(nn.Module):
         fps: float = 25.0,
         windows: str = "mean",
         kind: str = "probability",
+        contrast: float = 0.0,
         reduction: str = "mean",
         weight: float = 0.03,
         max_gradient: float = 10.0,
@@ -111,6 +105,11 @@ class SyncLoss(nn.Module):
         _one_of("windows", windows, WINDOWS)
         _one_of("kind", kind, KINDS)
         _one_of("reduction", reduction, REDUCTIONS)
+        if not contrast >= 0:
+            raise ValueError(
+                f"contrast: expected a weight of at least 0, got {contrast!r}. 1 counts the other "
+                "sounds of the batch as much as the own one."
+            )
         if not max_gradient > 0:
             raise ValueError(
                 f"max_gradient: expected a positive norm, got {max_gradient!r}. "
@@ -120,7 +119,7 @@ class SyncLoss(nn.Module):
         with torch.inference_mode(False):  # else no later step could differentiate through it
             self._judge = (freeze(checkpoints.load_judge(weights)),)
         self._elsewhere: dict[torch.device, Judge] = {}
-        self.windows, self.kind, self.reduction = windows, kind, reduction
+        self.objective, self.reduction = Objective(kind, windows, contrast), reduction
         self.weight, self.max_gradient = weight, max_gradient
         self._checked = False
 
@@ -179,11 +178,12 @@ class SyncLoss(nn.Module):
         """
         with torch.autocast(_device_type(frames), enabled=False):
             x, mel, starts = self._read(frames, mel, waveform, start)
+            sounds = self._hear(mel, starts)
             if not (torch.is_grad_enabled() and frames.requires_grad):
-                loss = self._in_pieces(x, mel, starts, self._loss)
+                loss = self._loss(x, sounds)
             else:
                 low, high = VALUE_RANGES[self.format.value_range]
-                loss = _Judged.apply(x.float(), mel, starts, self, self.max_gradient / (high - low))
+                loss = _Judged.apply(x.float(), sounds, self, self.max_gradient / (high - low))
         return REDUCTIONS[self.reduction](loss)
 
     @torch.no_grad()
@@ -217,7 +217,9 @@ class SyncLoss(nn.Module):
         """Unit embeddings (B, N, D) of the video windows and of their audio, fp32."""
         with torch.autocast(_device_type(frames), enabled=False):
             x, mel, starts = self._read(frames, mel, waveform, start)
-            return self._in_pieces(x, mel, starts, self._embed)
+            sounds = self._hear(mel, starts)
+            seen = _in_pieces(x, sounds.shape[1], lambda part, _: self._see(*self._cut(part)))
+            return seen, sounds
 
     def check(self, batches: Iterable[Any], most_items: int = 256) -> SyncCheck:
         """Do the host's crops, colours and alignment suit the weights? Real batches tell.
@@ -274,62 +276,49 @@ class SyncLoss(nn.Module):
                 self._elsewhere[device] = copy.deepcopy(self.net).to(device)
         return self._elsewhere[device]
 
-    def _embed(
-        self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings of split frames and of their audio."""
-        return self._embed_part(*self.format.cut(x, self.spec), mel, starts)
+    def _cut(self, x: torch.Tensor) -> tuple[torch.Tensor, Edges]:
+        """What is looked at in split frames (B, T, 3, H, W), and where it lies."""
+        return self.format.cut(x, self.spec)
 
-    def _embed_part(
-        self, part: torch.Tensor, edges: Edges, mel: torch.Tensor, starts: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings of what is looked at and of its audio."""
-        net = self._net_on(part.device)
-        return (
-            net.embed_frames(self.format.read(part, edges, self.spec)),
-            net.embed_mel(mel, starts),
+    def _see(self, part: torch.Tensor, edges: Edges) -> torch.Tensor:
+        """Embeddings (B, N, D) of what is looked at."""
+        return self._net_on(part.device).embed_frames(self.format.read(part, edges, self.spec))
+
+    @torch.no_grad()
+    def _hear(self, mel: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, N, D) of the sounds."""
+        net = self._net_on(mel.device)
+        return _in_pieces(
+            mel, starts.shape[1], lambda part, rows: net.embed_mel(part, starts[rows])
         )
 
-    def _loss(self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        """(B,) of split frames."""
-        return self._objective(*self._embed(x, mel, starts))
+    def _loss(self, x: torch.Tensor, sounds: torch.Tensor) -> torch.Tensor:
+        """(B,) of split frames, without a gradient."""
+        net = self._net_on(x.device)
 
-    def _objective(self, v: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-        """(B,) of embeddings (B, N, D)."""
-        net = self._net_on(v.device)
-        return WINDOWS[self.windows](KINDS[self.kind](net, (v * a).sum(-1)))
+        def judge(part: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return self.objective(net, self._see(*self._cut(part)), sounds, rows)
+
+        return _in_pieces(x, sounds.shape[1], judge)
 
     def _loss_and_gradient(
-        self, x: torch.Tensor, mel: torch.Tensor, starts: torch.Tensor, bound: float
+        self, x: torch.Tensor, sounds: torch.Tensor, bound: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) of split frames, and its gradient at what is looked at, bounded item by item."""
-        part, edges = self.format.cut(x, self.spec)
-        part = part.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = self._objective(*self._embed_part(part, edges, mel, starts))
-            (gradient,) = torch.autograd.grad(loss.sum(), part)
-        norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
-        # An item whose gradient overflowed gives none.
-        gradient = torch.where(norm.isfinite(), gradient, 0.0)
-        return loss.detach(), gradient.mul_((bound / norm.clamp_min(1e-12)).clamp_(max=1.0))
+        net = self._net_on(x.device)
 
-    def _in_pieces(
-        self,
-        x: torch.Tensor,
-        mel: torch.Tensor,
-        starts: torch.Tensor,
-        judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any],
-    ) -> Any:
-        """`judge` of a few items at a time, joined along the batch."""
-        windows = WINDOWS_AT_ONCE.get(x.device.type, WINDOWS_AT_ONCE["other"])
-        items = max(1, windows // starts.shape[1])
-        parts = [
-            judge(*part)
-            for part in zip(x.split(items), mel.split(items), starts.split(items), strict=True)
-        ]
-        if isinstance(parts[0], tuple):
-            return tuple(torch.cat(column) for column in zip(*parts, strict=True))
-        return torch.cat(parts)
+        def judge(items: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            part, edges = self._cut(items)
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                loss = self.objective(net, self._see(part, edges), sounds, rows)
+                (gradient,) = torch.autograd.grad(loss.sum(), part)
+            norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
+            # An item whose gradient overflowed gives none.
+            gradient = torch.where(norm.isfinite(), gradient, 0.0)
+            return loss.detach(), gradient.mul_((bound / norm.clamp_min(1e-12)).clamp_(max=1.0))
+
+        return _in_pieces(x, sounds.shape[1], judge)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SyncLoss:
         """`.to(device)` and `.cuda()` move the judge; `.half()` and the like leave it in fp32."""
@@ -340,7 +329,7 @@ class SyncLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
-        return f"{self.format}, windows={self.windows!r}, kind={self.kind!r}, weight={self.weight}"
+        return f"{self.format}, {self.objective}, weight={self.weight}"
 
 
 class _Judged(torch.autograd.Function):
@@ -352,15 +341,9 @@ class _Judged(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        frames: torch.Tensor,
-        mel: torch.Tensor,
-        starts: torch.Tensor,
-        sync: SyncLoss,
-        bound: float,
+        ctx: Any, frames: torch.Tensor, sounds: torch.Tensor, sync: SyncLoss, bound: float
     ) -> torch.Tensor:
-        judge = partial(sync._loss_and_gradient, bound=bound)
-        loss, gradient = sync._in_pieces(frames, mel, starts, judge)
+        loss, gradient = sync._loss_and_gradient(frames, sounds, bound)
         ctx.save_for_backward(gradient)
         ctx.sync, ctx.shape, ctx.strides = sync, frames.shape, frames.stride()
         return loss
@@ -375,7 +358,19 @@ class _Judged(torch.autograd.Function):
         whole = whole.permute([order.index(axis) for axis in range(5)])
         part, _ = ctx.sync.format.cut(whole, ctx.sync.spec)
         part.copy_(gradient).mul_(grad_outputs[0][:, None, None, None, None])
-        return whole, None, None, None, None
+        return whole, None, None, None
+
+
+def _in_pieces(
+    x: torch.Tensor, n_windows: int, judge: Callable[[torch.Tensor, torch.Tensor], Any]
+) -> Any:
+    """`judge(items, their rows)` of a few items of a batch at a time, joined along the batch."""
+    items = max(1, WINDOWS_AT_ONCE.get(x.device.type, WINDOWS_AT_ONCE["other"]) // n_windows)
+    rows = torch.arange(len(x), device=x.device)
+    parts = [judge(*part) for part in zip(x.split(items), rows.split(items), strict=True)]
+    if isinstance(parts[0], tuple):
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    return torch.cat(parts)
 
 
 def _device_type(frames: torch.Tensor) -> str:

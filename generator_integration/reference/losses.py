@@ -58,7 +58,7 @@ class Losses:
         self.map = mouth_map(s.generator.size, self.first_row, s.mouth_weight).to(device)
         self.sync = None
         if s.sync != NONE:
-            self.sync = SyncLoss(s.sync, layout="b t c h w").to(device)
+            self.sync = SyncLoss(s.sync, layout="b t c h w", contrast=s.sync_contrast).to(device)
             check_spec("--sync", s.sync, self.sync.spec, generator.spec, HEARD_AND_SEEN)
         self.perceptual, self.said = load_lpips(device) if s.perceptual_weight else (None, "off")
         """LPIPS or None, and in words why."""

@@ -69,6 +69,9 @@ class GeneratorTrainSettings:
     sync_final_ratio: float = 2.0
     """What the ratio falls to over the second half of the budget, in which the picture settles;
     as large as sync_ratio: it never falls."""
+    sync_contrast: float = 0.0
+    """Weight of the other sounds of the batch, which the lips should not fit, beside the own one;
+    see SyncLoss."""
     sync_ramp: int = 300
     """Steps over which its weight rises."""
     sync_rests: bool = False
