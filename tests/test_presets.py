@@ -141,7 +141,7 @@ def test_a_preset_says_how_the_audio_comes(name: str) -> None:
 def test_a_presets_words_can_be_changed(path: Path) -> None:
     sync = SyncLoss.for_host("latentsync", path, n_frames=25, windows="worst", weight=0.05)
     assert sync.format.n_frames == 25 and sync.format.value_range == "-1..1"
-    assert sync.windows == "worst" and sync.weight == 0.05
+    assert sync.objective.windows == "worst" and sync.weight == 0.05
 
 
 @pytest.mark.parametrize("name", ["ip_lap", "ultralight"])
