@@ -22,7 +22,8 @@ NAME = "syncdisc_plugin"
 # Each may import from those before it.
 LAYERS = [
     *("spec", "errors", "atomic", "timing", "mel", "nn", "weights"),
-    *("frames", "sound", "hosts", "check", "sync_loss", "weighting", "compat", "export"),
+    *("frames", "sound", "hosts", "check", "objective", "sync_loss"),
+    *("weighting", "compat", "export"),
     *("media", "faces", "data", "evaluate", "train", "demo", "cli"),
 ]
 BEYOND_LAYERS = ("__init__", "__main__")  # the table of contents and `python -m`
