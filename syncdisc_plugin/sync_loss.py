@@ -356,7 +356,7 @@ class _Judged(torch.autograd.Function):
         order = sorted(range(5), key=lambda axis: -ctx.strides[axis])
         whole = gradient.new_zeros([ctx.shape[axis] for axis in order])
         whole = whole.permute([order.index(axis) for axis in range(5)])
-        part, _ = ctx.sync.format.cut(whole, ctx.sync.spec)
+        part, _ = ctx.sync._cut(whole)
         part.copy_(gradient).mul_(grad_outputs[0][:, None, None, None, None])
         return whole, None, None, None
 
