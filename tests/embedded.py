@@ -8,9 +8,11 @@ from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.data.manifest import Clip
 
 
-def clip(v: torch.Tensor, a: torch.Tensor, name: int = 0, speaker: str = "s") -> Embedded:
-    about = Clip(f"k{name}/0", speaker, f"{name}.mp4", 0.0, len(v) + 4, 0, 96.0, -20.0)
-    return Embedded(about, v, a)
+def clip(
+    v: torch.Tensor, a: torch.Tensor, name: int = 0, speaker: str = "s", t: int = 5
+) -> Embedded:
+    about = Clip(f"k{name}/0", speaker, f"{name}.mp4", 0.0, len(v) + t - 1, 0, 96.0, -20.0)
+    return Embedded(about, v, a, t)
 
 
 def units(n: int, seed: int, dim: int = 16) -> torch.Tensor:

@@ -29,7 +29,7 @@ def units(rng: np.random.Generator, n: int) -> torch.Tensor:
 
 def clip(name: str, v: torch.Tensor, a: torch.Tensor, speaker: str | None = None) -> Embedded:
     about = Clip(f"{name}/0", speaker or name, f"{name}.mp4", 0.0, len(v) + 4, 0, 96.0, -20.0)
-    return Embedded(about, v, a)
+    return Embedded(about, v, a, 5)
 
 
 def planted(

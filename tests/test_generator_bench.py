@@ -185,7 +185,7 @@ def test_the_same_picture_is_perfect_and_a_blurred_one_is_not(bench: SimpleNames
 
 
 def _embedded(store: ClipStore, v: torch.Tensor, a: torch.Tensor) -> Embedded:
-    return Embedded(store.clips[0], v, a)
+    return Embedded(store.clips[0], v, a, 5)
 
 
 def test_preference_and_sync_of_constructed_takes(

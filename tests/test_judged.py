@@ -42,7 +42,7 @@ def face(
         moves = SOUND[start + 30 : start + 30 + n]
         v[first:end] = (moves + noise * v)[first:end]
     clip = Clip(f"k-0/{number}", "s", "talk.mp4", start / 25, n + 4, 0, 96.0, -20.0)
-    return Embedded(clip, torch.nn.functional.normalize(v, dim=1), a)
+    return Embedded(clip, torch.nn.functional.normalize(v, dim=1), a, 5)
 
 
 def judged(*faces: Embedded) -> list[Judged]:

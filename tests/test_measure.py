@@ -21,7 +21,7 @@ def test_scores_are_per_clip_and_short_clips_have_one() -> None:
     rng = np.random.default_rng(0)
     x = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((40, 16))), dim=1)
     about = Clip("a/0", "a", "a.mp4", 0.0, 44, 0, 96.0, -20.0)
-    right, short = Embedded(about, x, x), Embedded(about, x[:3], x[:3])
+    right, short = Embedded(about, x, x, 5), Embedded(about, x[:3], x[:3], 5)
     first, second = clip_scores([right, short])
     assert first == 2.0  # all pairs and all shifts right
     assert second == 1.5  # no pair is far enough to count: half

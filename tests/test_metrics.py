@@ -117,7 +117,8 @@ def naive_pm(clips: Sequence[Embedded], context: int) -> float:
             means = []
             for offset in range(-15, 16):
                 values = []
-                for row in range(i - (context - 5) // 2, i + (context - 5) // 2 + 1):
+                reach = max(0, context - c.window_frames) // 2
+                for row in range(i - reach, i + reach + 1):
                     if 0 <= row < n:
                         inside = 0 <= row - offset < n
                         values.append(float(c.v[row] @ c.a[row - offset]) if inside else -2.0)
@@ -133,6 +134,15 @@ def test_pm_equals_a_slow_count(kind: str, context: int) -> None:
     clips = random_clips(2, 40) if kind == "random" else noisy_clips(2, 40, noise=2.0)
     got = metrics.pm_accuracy(clips, [context])
     assert got == {str(context): pytest.approx(naive_pm(clips, context), abs=1e-9)}
+
+
+def test_pm_of_a_longer_window_averages_over_fewer() -> None:
+    v, a = units(60, 1), units(60, 2)
+    short, long = clip(v, a, t=5), clip(v, a, t=16)
+    got = metrics.pm_accuracy([long])
+    assert got["5"] == got["15"] == metrics.pm_accuracy([short])["5"]  # one window is 16 frames
+    assert got["25"] == pytest.approx(naive_pm([long], 25), abs=1e-9)
+    assert got["25"] == metrics.pm_accuracy([short])["13"]  # 4 windows to each side
 
 
 def test_pm_of_known_nets() -> None:

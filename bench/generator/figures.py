@@ -37,7 +37,7 @@ def embed_drawn(net: Judge, frames: np.ndarray) -> torch.Tensor:
 def sync_figures(net: Judge, takes: Sequence[Embedded]) -> dict[str, Any]:
     """Of takes and the sound that they are to say."""
     scale, bias = logit_of(net)
-    found = summary(takes, scale, bias, net.spec.window_frames)
+    found = summary(takes, scale, bias)
     own = np.concatenate([_own(t) for t in takes])
     return {
         "pm_accuracy": {k: found["pm_accuracy"][k] for k in PM},

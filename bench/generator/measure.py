@@ -106,17 +106,18 @@ def measure(
             found = picture.figures(own, true)
             pictures.append({**found, "sharpness_driven": sharpness(driven, true[:m])})
         for name, net in nets.items():
-            reach = net.spec.window_frames - 1
+            t = net.spec.window_frames
+            reach = t - 1
             a_old = embed_mel(net, own_mel(old, spec), n - reach)
             a_new = embed_mel(net, own_mel(new, spec), m - reach)
             clip = replace(take.clip, id=take.name, n_frames=n)
             v = embed_drawn(net, driven)
-            said["own"][name].append(Embedded(clip, embed_drawn(net, own), a_old))
+            said["own"][name].append(Embedded(clip, embed_drawn(net, own), a_old, t))
             heard = [a_new, a_old[: m - reach]]
             for kind, a in zip(
                 ("other", "old"), heard[::-1] if way is truth else heard, strict=True
             ):
-                said[kind][name].append(Embedded(clip, v, a))
+                said[kind][name].append(Embedded(clip, v, a, t))
     row: dict[str, Any] = {}
     for kind in ("own", "other"):
         row[kind] = {name: sync_figures(net, said[kind][name]) for name, net in nets.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,12 +28,14 @@ class Embedded:
     """(N, D) unit embeddings of the video windows, on the CPU."""
     a: torch.Tensor
     """(N, D) unit embeddings of the audio windows."""
+    window_frames: int
+    """T: how many video frames a window of the net has."""
 
     def shifted(self, offset_frames: int) -> Embedded:
         """The clip with its audio delayed by that many frames: windows that have a partner."""
         k = offset_frames
         n = len(self.v) - abs(k)
-        return Embedded(self.clip, self.v[max(0, k) :][:n], self.a[max(0, -k) :][:n])
+        return replace(self, v=self.v[max(0, k) :][:n], a=self.a[max(0, -k) :][:n])
 
     @property
     def similarity(self) -> torch.Tensor:
@@ -88,6 +90,6 @@ def embed_clips(
             if n > abs(lag):
                 v = embed_frames(net, store.frames(clip), precision)[:n]
                 a = embed_mel(net, store.mel(clip), n, precision)
-                yield Embedded(clip, v, a).shifted(lag)
+                yield Embedded(clip, v, a, net.spec.window_frames).shifted(lag)
     finally:
         net.train(was_training)

@@ -145,16 +145,14 @@ def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -
     return {str(k): float(m) for k, m in zip(contexts, mean, strict=True)}
 
 
-def pm_hits(
-    clip: Embedded, contexts: Sequence[int] = CONTEXTS, window_frames: int = 5
-) -> list[float]:
+def pm_hits(clip: Embedded, contexts: Sequence[int] = CONTEXTS) -> list[float]:
     """`pm_accuracy` of one clip, by context; a context shorter than a window is one window."""
     table = similarity_by_offset(clip.v, clip.a).nan_to_num(nan=-2.0).numpy()
     total = np.concatenate([np.zeros((1, table.shape[1])), np.cumsum(table, axis=0)])
     n = len(table)
     out = []
     for k in contexts:
-        reach = max(0, k - window_frames) // 2
+        reach = max(0, k - clip.window_frames) // 2
         lo = np.maximum(0, np.arange(n) - reach)
         hi = np.minimum(n, np.arange(n) + reach + 1)
         best = ((total[hi] - total[lo]) / (hi - lo)[:, None]).argmax(1) - MAX_OFFSET

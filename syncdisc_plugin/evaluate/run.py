@@ -163,7 +163,7 @@ def _tally(
     if not embedded:
         raise StoreError(f"{store.root}: no clip is as long as a window ({seconds:g} s).")
     zero, one = net.logit(torch.tensor([0.0, 1.0], device=device_of(net))).tolist()
-    return Tally(embedded, one - zero, zero, net.spec.window_frames)
+    return Tally(embedded, one - zero, zero)
 
 
 def _clip_row(e: Embedded, tally: Tally, i: int) -> dict[str, Any]:

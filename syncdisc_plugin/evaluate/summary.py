@@ -26,15 +26,12 @@ class Tally:
         clips: C embedded clips, one of them longer than 5 windows.
         scale: of the judge's logit.
         bias: of the judge's logit.
-        window_frames: T of the judge.
 
     Raises:
         ValueError: no clip is long enough.
     """
 
-    def __init__(
-        self, clips: Sequence[Embedded], scale: float, bias: float, window_frames: int = 5
-    ) -> None:
+    def __init__(self, clips: Sequence[Embedded], scale: float, bias: float) -> None:
         self.clips = clips
         self.pairs = PairSums(metrics.far_pairs(clips), len(clips), scale, bias)
         self.curves = [offset_curve(c.v, c.a) for c in clips]
@@ -42,8 +39,8 @@ class Tally:
         self.far = np.array([metrics.pair_counts(c) for c in clips])
         self.far_aligned = np.array([metrics.pair_counts(c) for c in aligned])
         self.distances = metrics.distance_counts(clips)
-        self.pm = np.array([metrics.pm_hits(c, CONTEXTS, window_frames) for c in clips])
-        self.pm_aligned = np.array([metrics.pm_hits(c, CONTEXTS, window_frames) for c in aligned])
+        self.pm = np.array([metrics.pm_hits(c, CONTEXTS) for c in clips])
+        self.pm_aligned = np.array([metrics.pm_hits(c, CONTEXTS) for c in aligned])
         self.offset = np.array([abs(c.offset_frames) for c in self.curves])
         self.confidence = np.array([c.confidence for c in self.curves])
         self.distance = np.array([_distances(c) for c in clips])
@@ -123,9 +120,7 @@ class Tally:
         return out
 
 
-def summary(
-    clips: Sequence[Embedded], scale: float, bias: float, window_frames: int = 5
-) -> Figures:
+def summary(clips: Sequence[Embedded], scale: float, bias: float) -> Figures:
     """All figures of a clip set.
 
     None stands for what the clips cannot give (no second speaker, no clip long enough).
@@ -134,7 +129,7 @@ def summary(
     `embedding_distance` and `embedding_confidence` are the formulas of LSE-D and LSE-C on this
     judge's own unit embeddings (0 to 2): they compare clips, and nothing with syncnet_v2's.
     """
-    return whole(Tally(clips, scale, bias, window_frames))
+    return whole(Tally(clips, scale, bias))
 
 
 def whole(tally: Tally) -> Figures:
