@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat, fits
 from syncdisc_plugin.nn.curve import similarity_by_offset
 from syncdisc_plugin.nn.judge import Judge
-from syncdisc_plugin.sound import sound_windows
+from syncdisc_plugin.objective import Objective
+from syncdisc_plugin.sound import check_mel_values, check_waveform_values, sound_windows
 from syncdisc_plugin.spec import ClipSpec
 
 SUITS, DOUBTFUL = 0.75, 0.6  # share of true pairs above false ones
@@ -40,11 +41,12 @@ class SyncCheck:
     error: float
     """Standard error of `accuracy`, over items."""
     probability_true: float
-    """Mean calibrated probability of the true pairs."""
+    """Mean calibrated probability of the true pairs, window by window."""
     probability_false: float
     """Mean calibrated probability of the false pairs."""
     loss_true: float
-    """Mean -log probability of the true pairs: what a generator can hope to reach."""
+    """Mean sync loss of the true pairs, by the SyncLoss's own options: what a generator can hope to
+    reach."""
     offset_frames: int | None
     """How early the audio is, if it is clearly off; None where items are too short to tell."""
     gains: dict[str, float]
@@ -90,7 +92,13 @@ class Reading:
 
 
 @torch.no_grad()
-def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int = 256) -> SyncCheck:
+def check(
+    net: Judge,
+    how: FrameFormat,
+    batches: Iterable[Any],
+    most_items: int = 256,
+    objective: Objective = Objective(),
+) -> SyncCheck:
     """Judge true and false pairs of real batches, read as `how` says and in other ways.
 
     Args:
@@ -98,33 +106,42 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
         how: what the host says of its frames.
         batches: (frames, mel) pairs, or mappings with frames and mel, or frames, waveform, start.
         most_items: stop after so many.
+        objective: what the sync loss makes of the embeddings.
 
     Raises:
-        ValueError: no two items, or a batch that does not fit `how`.
+        ValueError: no two items, a batch that does not fit `how`, or audio in another scale.
     """
     differences: dict[str, list[np.ndarray]] = {}
     ranks: list[np.ndarray] = []
     gaps: list[np.ndarray] = []
-    true, false, curves, seen = [], [], [], 0
+    true, false, losses, curves, seen = [], [], [], [], 0
     device = next(net.parameters()).device
     for given, way in _at_least_two(batches, how, device):
         frames = given["frames"]
         x = way.split(frames)
+        n = way.windows(x, net.spec)
+        heard, starts = _sound(given, way, net.spec, len(x), n)
         if not seen:
             way.check_values(frames)
-        n = way.windows(x, net.spec)
-        a = net.embed_mel(*_sound(given, way, net.spec, len(x), n))
+            if "waveform" in given:
+                check_waveform_values(given["waveform"])
+            else:
+                check_mel_values(heard, net.spec)
+        a = net.embed_mel(heard, starts)
         for reading in _readings(way, frames):
             v = net.embed_frames(reading.read(frames, net.spec))
-            pairs = torch.einsum("ind,jnd->ij", v, a) / n
+            windows = torch.einsum("ind,jnd->ijn", v, a)
+            pairs = windows.mean(-1)
             if reading.advice:  # not every batch can be read in every other way
                 differences.setdefault(reading.advice, []).append(_gap(pairs) - gaps[-1])
             else:
                 gaps.append(_gap(pairs))
                 ranks.append(_rank(pairs))
-                logits, same = net.logit(pairs), torch.eye(len(x), dtype=torch.bool, device=device)
-                true.append(logits[same].cpu())
-                false.append(logits[~same].cpu())
+                chances = torch.sigmoid(net.logit(windows)).mean(-1)
+                same = torch.eye(len(x), dtype=torch.bool, device=device)
+                true.append(chances[same].cpu())
+                false.append(chances[~same].cpu())
+                losses.append(objective(net, v, a, torch.arange(len(x), device=device)).cpu())
                 curves.append(_curves(net, way, given, v, a))
         seen += len(x)
         if seen >= most_items:
@@ -137,14 +154,13 @@ def check(net: Judge, how: FrameFormat, batches: Iterable[Any], most_items: int 
     own, offset = np.concatenate(ranks), _offset(np.concatenate(curves))
     gap = max(abs(np.concatenate(gaps).mean()), 1e-6)  # 0 where all items sound alike
     gains = {advice: np.concatenate(d) / gap for advice, d in differences.items()}
-    t, f = torch.cat(true), torch.cat(false)
     return SyncCheck(
         items=seen,
         accuracy=float(own.mean()),
         error=_error(own),
-        probability_true=float(torch.sigmoid(t).mean()),
-        probability_false=float(torch.sigmoid(f).mean()),
-        loss_true=float(F.softplus(-t).mean()),
+        probability_true=float(torch.cat(true).mean()),
+        probability_false=float(torch.cat(false).mean()),
+        loss_true=float(torch.cat(losses).mean()),
         offset_frames=offset,
         gains={advice: float(g.mean()) for advice, g in gains.items()},
         advice=_advice(float(own.mean()), gains, offset),

@@ -32,11 +32,11 @@ ALIKE = 0.5
 class Objective:
     """Embeddings -> the loss of each item."""
 
-    kind: str
+    kind: str = "probability"
     """A key of KINDS."""
-    windows: str
+    windows: str = "mean"
     """A key of WINDOWS."""
-    contrast: float
+    contrast: float = 0.0
     """Weight of the mean over the other items' sounds; 0 does not look at them."""
 
     def __call__(

@@ -233,10 +233,14 @@ class SyncLoss(nn.Module):
         Returns:
             Figures, and `advice` in one line; print it.
 
+        Raises:
+            TypeError, ValueError: as `forward`; or no two items of one shape.
+
         Example:
             >>> print(sync.check((gt, mel) for _, _, mel, gt in loader))  # doctest: +SKIP
         """
-        return check(self.net, self.format, batches, most_items)
+        with torch.autocast(next(self.net.parameters()).device.type, enabled=False):
+            return check(self.net, self.format, batches, most_items, self.objective)
 
     def _read(
         self,
@@ -314,16 +318,17 @@ class SyncLoss(nn.Module):
                 loss = self.objective(net, self._see(part, edges), sounds, rows)
                 (gradient,) = torch.autograd.grad(loss.sum(), part)
             norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
+            gradient = gradient * (bound / norm.clamp_min(1e-12)).clamp_(max=1.0)
             # An item whose gradient overflowed gives none.
-            gradient = torch.where(norm.isfinite(), gradient, 0.0)
-            return loss.detach(), gradient.mul_((bound / norm.clamp_min(1e-12)).clamp_(max=1.0))
+            return loss.detach(), torch.where(norm.isfinite(), gradient, 0.0)
 
         return _in_pieces(x, sounds.shape[1], judge)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SyncLoss:
         """`.to(device)` and `.cuda()` move the judge; `.half()` and the like leave it in fp32."""
         super()._apply(fn, recurse)
-        self.net.to(fn(torch.zeros(1)).device)
+        here = next(self.net.parameters()).device
+        self.net.to(fn(torch.zeros(1, device=here)).device)
         self._elsewhere.clear()
         return self
 

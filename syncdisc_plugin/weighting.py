@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 
-# Gradients of a mean over millions of values vanish in fp16; norms are compared, so any scale does.
-HALF_SCALE = 2.0**16
+# In fp16, gradients of a mean over millions of values vanish, and larger ones overflow: the first
+# scale that gives a finite norm is right.
+SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0)
 FALL = 25.0  # from the first ratio to the last
 WHOLE = 2.0  # times the loss of true frames: from here up the weight is whole
 
@@ -48,7 +50,9 @@ class SyncWeight:
         every: steps between measurements; one costs a backward pass from the losses to the
             frames, not through the generator.
         smoothing: of the measured norms, 0 (none) to below 1.
-        largest: bound of the weight, for a sync loss whose gradient is nearly gone.
+        largest: bound of the weight, for a sync loss whose gradient is nearly gone; a mean L1 of
+            weight 1 leaves the weight far below it, other losses of weight 40 or more may want a
+            larger one. A warning says so once.
         true_loss: where it rests: the mean sync loss of true frames, of people whom the
             discriminator was not trained on (those it knows by heart have less); 0 is never.
 
@@ -95,7 +99,7 @@ class SyncWeight:
         """Calls so far."""
         self.value = 0.0
         """The weight that the last call returned."""
-        self._measured = 0
+        self._measured, self._warned = 0, False
         # Running means: norms of the sync loss's gradient and of the others', and the sync loss.
         self._means = [0.0, 0.0, 0.0]
 
@@ -134,6 +138,14 @@ class SyncWeight:
         ramp = min(1.0, (step - self.start_step + 1) / max(1, self.ramp_steps))
         sync, rest, loss = self._means
         balanced = self._ratio(part) * rest / sync if sync > 0 else 0.0
+        if balanced > self.largest and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"SyncWeight: the ratio {self._ratio(part):g} asks for a weight of {balanced:.2g} "
+                f"and gets largest={self.largest:g}. If the other losses are large, pass a larger "
+                "one; if the sync loss's gradient is nearly gone, sync.check says why.",
+                stacklevel=2,
+            )
         self.value = ramp * min(self.largest, balanced) * self._unrest(loss)
         return self.value
 
@@ -175,7 +187,7 @@ class SyncWeight:
             torch.distributed.all_reduce(found)
             found /= torch.distributed.get_world_size()
         if not found.isfinite().all():
-            return  # an overflow in fp16: the means of before serve on
+            return  # an overflow: the means of before serve on
         # As Adam's: the mean of what was seen so far while that is little.
         self._measured += 1
         keep = min(self.smoothing, 1 - 1 / self._measured)
@@ -196,11 +208,15 @@ def _gradient_norm(name: str, loss: torch.Tensor, frames: torch.Tensor) -> torch
             f"{what}: expected a part of the generator's graph, but {why}. Pass the generator's "
             "output itself, outside torch.no_grad()."
         )
-    scale = HALF_SCALE if frames.dtype == torch.float16 else 1.0
-    (gradient,) = torch.autograd.grad(loss * scale, frames, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        raise ValueError(
-            f"{name}: expected to depend on the frames, but it does not. Compute it from the same "
-            "tensor that is passed as frames."
-        )
-    return gradient.float().norm()
+    for scale in SCALES:
+        start = torch.full_like(loss, scale)
+        (gradient,) = torch.autograd.grad(loss, frames, start, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise ValueError(
+                f"{name}: expected to depend on the frames, but it does not. Compute it from the "
+                "same tensor that is passed as frames."
+            )
+        norm = gradient.float().norm() / scale
+        if norm.isfinite():
+            break
+    return norm

@@ -71,7 +71,7 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
     path = resolve(ref)
     about = read_about(path)
     with torch.random.fork_rng(devices=[]):  # a host's seed is its own
-        net = Discriminator(about["spec"], about["architecture"])
+        net = Discriminator(about["spec"], about["architecture"]).float()  # whatever the default
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

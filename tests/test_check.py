@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,6 +162,42 @@ def test_audio_that_is_off(early_by: int, kind: str) -> None:
     assert (
         f"Audio is {abs(early_by)} frames {word} it by {abs(early_by) / 25:.2f} s" in found.advice
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"windows": "worst"}, {"kind": "similarity"}, {"contrast": 1.0}],
+    ids=["mean", "worst", "similarity", "contrast"],
+)
+def test_the_loss_of_true_pairs_is_the_sync_loss_of_real_frames(options: dict[str, Any]) -> None:
+    sync = SyncLoss(**options)
+    batches = list(shows(16, 2))
+    losses = [float(sync(frames, mel)) for frames, mel in batches]
+    found = sync.check(batches)
+    assert found.loss_true == pytest.approx(sum(losses) / 2, rel=1e-4)
+    chances = torch.cat([sync.probability(frames, mel) for frames, mel in batches])
+    assert found.probability_true == pytest.approx(float(chances.mean()), rel=1e-4)
+
+
+def test_in_fp32_inside_the_hosts_autocast() -> None:
+    sync, batches = SyncLoss(), list(shows(5, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sync.check(batches) == sync.check(batches)
+        inside = sync.check(batches)
+    assert inside == sync.check(batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: (s.frames, s.mel() * 12 - 50), "mel: .*decibels"),
+        (lambda s: (s.frames, s.mel() * float("nan")), "mel: "),
+        (lambda s: {**by_waveform(s), "waveform": s.waveform * 32768}, "16-bit"),
+    ],
+)
+def test_audio_in_another_scale_is_refused(change: Callable[[Show], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(Lantern(), FrameFormat(), shows(5, 1, change))
 
 
 def test_other_videos_audio_suits_nobody() -> None:

@@ -22,7 +22,7 @@ NAME = "syncdisc_plugin"
 # Each may import from those before it.
 LAYERS = [
     *("spec", "errors", "atomic", "timing", "mel", "nn", "weights"),
-    *("frames", "sound", "hosts", "check", "objective", "sync_loss"),
+    *("frames", "sound", "hosts", "objective", "check", "sync_loss"),
     *("weighting", "compat", "export"),
     *("media", "faces", "data", "evaluate", "train", "demo", "cli"),
 ]

@@ -67,6 +67,20 @@ def test_gradient_arrives_finite_and_bounded(path: Path, picture: str, bound: fl
     assert (norms(grad) <= bound * 1.0001).all()
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e38])
+def test_an_item_that_overflows_gives_no_gradient_and_spares_its_mates(
+    path: Path, value: float
+) -> None:
+    sync = SyncLoss(path, reduction="sum")
+    frames, mel = pair()
+    expected = gradient(sync(frames, mel), frames)
+    broken = frames.detach().clone()
+    broken[1, :, :, 70, 50] = value
+    grad = gradient(sync(broken.requires_grad_(), mel), broken)
+    assert (grad[1] == 0).all()
+    torch.testing.assert_close(grad[[0, 2]], expected[[0, 2]])
+
+
 @pytest.mark.parametrize("size", [(16, 16), (20, 33), (64, 64), (128, 128), (192, 160)])
 def test_bound_holds_at_the_hosts_own_frames(
     tiny_net: Discriminator, tmp_path: Path, size: tuple[int, int]
@@ -440,6 +454,11 @@ def test_casting_the_host_leaves_the_judge_in_fp32(path: Path, cast: str) -> Non
 
 def test_the_judge_moves_with_the_host(path: Path) -> None:
     host = Host(path).to("meta")
+    assert {p.device.type for p in host.sync.net.parameters()} == {"meta"}
+
+
+def test_a_cast_leaves_the_judge_where_it_is(path: Path) -> None:
+    host = Host(path).to("meta").half()
     assert {p.device.type for p in host.sync.net.parameters()} == {"meta"}
 
 

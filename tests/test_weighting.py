@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -89,18 +90,44 @@ def test_norms_are_measured_every_few_steps_and_smoothed() -> None:
 
 
 def test_an_overflow_is_no_measurement() -> None:
-    weight = SyncWeight(ramp_steps=0, every=1)
+    weight = SyncWeight(ramp_steps=0, every=1, largest=100)
     before = weight(*losses())
     assert weight(*losses(float("inf"))) == before
     assert weight(*losses(float("nan"))) == before
 
 
-def test_half_precision_gradients_do_not_vanish() -> None:
+@pytest.mark.parametrize("scalar", ["fp32", "fp16"])
+def test_half_precision_gradients_do_not_vanish(scalar: str) -> None:
     frames = torch.rand(2, 3, 5, 96, 96).half().requires_grad_()
     frames = frames * 1
-    rest, sync = frames.float().mean(), frames.float().mean() * 3
+    rest = frames.mean() if scalar == "fp16" else frames.float().mean()
+    sync = frames.float().mean() * 3
     weight = SyncWeight(ratio=1.0, ramp_steps=0)
     assert weight(sync, rest, frames) == pytest.approx(1 / 3, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_last_layer_under_autocast(dtype: torch.dtype) -> None:
+    """Its weight is in fp32; the gradient's way to it is not."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Conv2d(4, 3, 1), torch.rand(1, 4, 256, 256)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        frames = layer(x)
+    weight = SyncWeight(ratio=1.0, ramp_steps=0)
+    rest = 1e-3 * frames.float().mean()
+    assert weight(3 * rest, rest, layer.weight) == pytest.approx(1 / 3, rel=0.01)
+    # A third of x's mean for each of 12 numbers.
+    assert weight.state_dict()["means"][1] == pytest.approx(1e-3 * 12**0.5 / 6, rel=0.01)
+
+
+def test_a_ratio_that_is_not_reached_is_said_once() -> None:
+    weight = SyncWeight(ratio=50, ramp_steps=0, every=1)
+    with pytest.warns(UserWarning, match=r"asks for a weight of 25 and gets largest=1.*larger"):
+        assert weight(*losses()) == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight(*losses())
+        SyncWeight(ratio=50, ramp_steps=0, largest=30)(*losses())
 
 
 def test_a_resumed_run_goes_on(tmp_path: Path) -> None:

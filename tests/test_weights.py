@@ -65,6 +65,20 @@ def test_load_gives_back_what_was_saved(tiny_net: Discriminator, saved: Path) ->
     assert torch.equal(load(str(saved)).log_scale, tiny_net.log_scale)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_hosts_default_dtype_is_not_the_judges(
+    saved: Path, tiny_net: Discriminator, dtype: torch.dtype
+) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        net = load(saved)
+    finally:
+        torch.set_default_dtype(before)
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, tiny_net.state_dict()[key]), key  # fp32, and not rounded
+
+
 def test_a_checkpoint_explains_itself(tmp_path: Path) -> None:
     spec = ClipSpec(face_px=64, region="face", mel=MelSpec(pad_mode="reflect"))
     arch = Architecture(face_width=4, audio_width=4, embed_dim=16, dropout=0.0)

@@ -60,10 +60,10 @@ def read(path: Path | str) -> ForeignExpert:
     path = Path(path)
     state = _without_prefix(_tensors(path))
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
-        net = _recognise(path, state)
+        net = _recognise(path, state).float()  # whatever the host's default dtype
     wanted = net.state_dict()
     _compare(path, net, wanted, state)
-    # Copies in the net's own dtype: the file may be in fp16, and may be overwritten later.
+    # Copies in fp32: the file may be in fp16, and may be overwritten later.
     values = {k: torch.empty_like(v, device="cpu").copy_(state[k]) for k, v in wanted.items()}
     for key, value in values.items():
         if not value.isfinite().all():
