@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import syncdisc_plugin
 from syncdisc_plugin import weights
 from syncdisc_plugin.cli import VERBS, main
+from syncdisc_plugin.cli.parsing import new_parser
 from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.demo.footage import write_footage
@@ -320,11 +321,19 @@ def test_weights_of_another_spec(
     other = weights.save(Discriminator(spec, Architecture(8, 8, 32)), tmp_path / "o.safetensors")
     out = ["--out", tmp_path / "out"] if verb == "filter" else []
     result = run(verb, "--data", tiny_store.root, "--weights", other, *out)
-    if verb == "evaluate" and spec.face_px == 64:
+    if spec.face_px == 64:
         assert result[0] == 0  # the crops are resized
     else:
-        check_refused(result, verb, "another (spec|frame rate, crop or mel)")
-    assert not (tmp_path / "out").exists()
+        check_refused(result, verb, "another frame rate, crop or mel")
+        assert not (tmp_path / "out").exists()
+
+
+def test_judging_a_store_in_another_size(run: Run, tiny_store: ClipStore, tmp_path: Path) -> None:
+    other = weights.save(
+        Discriminator(ClipSpec(face_px=64), Architecture(8, 8, 32)), tmp_path / "o.safetensors"
+    )
+    assert run("store", "judge", tiny_store.root, "--weights", other)[0] == 0
+    assert len((tiny_store.root / "judged.jsonl").read_text().splitlines()) == len(tiny_store)
 
 
 def test_evaluate_wants_one_source(run: Run, net: Path, tiny_store: ClipStore) -> None:
@@ -332,6 +341,10 @@ def test_evaluate_wants_one_source(run: Run, net: Path, tiny_store: ClipStore) -
     check_refused(run("evaluate", "--weights", net), "evaluate", one_of)
     both = ["--data", tiny_store.root, "--videos", "somewhere"]
     check_refused(run("evaluate", "--weights", net, *both), "evaluate", one_of)
+    split = ["--videos", "somewhere", "--part", "heldout"]
+    check_refused(run("evaluate", "--weights", net, *split), "evaluate", "--part heldout: .*--data")
+    judged = ["--videos", "somewhere", "--choose.speaking", "yes"]
+    check_refused(run("evaluate", "--weights", net, *judged), "evaluate", "speaking needs .*--data")
 
 
 def test_evaluate_knows_two_parts(run: Run, net: Path, tiny_store: ClipStore) -> None:
@@ -527,6 +540,52 @@ def test_export_writes_what_it_checked(run: Run, net: Path, tmp_path: Path) -> N
     check_refused(
         run("export", "--weights", net, "--out", tmp_path / "net.bin"), "export", r"\.bin"
     )
+
+
+def test_evaluate_of_bad_videos_only_says_why(run: Run, net: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "mute.mp4", (np.full((64, 64, 3), i, np.uint8) for i in range(40)))
+    video = f"file://{tmp_path}/mute.mp4"
+    result = run("evaluate", "--videos", video, "--weights", net, "--detector", "none")
+    check_refused(result, "evaluate", "no usable clip in them.*mute.mp4: no audio stream")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "5"], "--steps: expected at least 10, got 5"),
+        (["--reference", "bsae"], "bsae"),
+        (["--choose.speaking", "yes"], "speaking needs what `syncdisc store judge`"),
+    ],
+)
+def test_run_refuses_settings_before_it_prepares(
+    run: Run, tmp_path: Path, flags: list[str], message: str
+) -> None:
+    (tmp_path / "a.mp4").write_text("x")
+    argv = ["--videos", tmp_path / "a.mp4", "--out", tmp_path / "new", "--detector", "none"]
+    check_refused(run("run", *argv, *flags), "run", message)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("[1001, 1002]", ("1001", "1002")),
+        ("[001]", ("001",)),
+        ('["anna b", "no"]', ("anna b", "no")),
+        ("no", ("no",)),
+        ("anna, 1e3", ("anna", "1e3")),
+        ("[]", ()),
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_names_are_read_as_they_are_typed(typed: str, read: tuple[str, ...], joined: bool) -> None:
+    parser = new_parser("train")
+    parser.add_class_arguments(TrainSettings)
+    argv: list[str] = []
+    for flag in ("--heldout_speakers", "--choose.languages"):
+        argv += [f"{flag}={typed}"] if joined else [flag, typed]
+    parsed = parser.parse_args(argv)
+    assert tuple(parsed.heldout_speakers) == tuple(parsed.choose.languages) == read
 
 
 def test_prepare_of_bad_videos_only(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from synth import talk
 
 from syncdisc_plugin.cli import main
-from syncdisc_plugin.data.manifest import Clip, clip_row
+from syncdisc_plugin.data.manifest import Clip, clip_row, refused_row
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.mel import log_mel
@@ -118,6 +119,27 @@ def test_what_is_planted_is_named(
 ) -> None:
     finding = findings(build(tmp_path / "s", change))[name]
     assert not finding.good and words in finding.text
+
+
+def _quiet_openings(parts: dict) -> None:
+    if parts["number"] < 2:
+        parts["audio"] = np.zeros_like(parts["audio"])
+
+
+def test_silence_is_no_copy_of_silence(tmp_path: Path) -> None:
+    assert findings(build(tmp_path / "s", _quiet_openings))["duplicates"].good
+
+
+def test_refused_inputs_are_compared_with_inputs(tmp_path: Path) -> None:
+    """Not with clips, of which one long video gives many."""
+    store = build(tmp_path / "s", lambda p: None)
+    with StoreWriter(store.root, SPEC) as writer:
+        writer.add([refused_row("bad", "bad.mp4", "bad.mp4: no face.")])
+    clips = [row | {"key": "k0", "path": "k0.mp4"} for row in store.rows]
+    one = clips + [row for row in ClipStore(store.root).rows if row["status"] != "ok"]
+    (store.root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in one))
+    finding = findings(ClipStore(store.root))["refused inputs"]
+    assert not finding.good and finding.text.startswith("1 of 2 ")
 
 
 def test_footage_that_the_judge_cannot_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,16 @@ def test_pm_of_known_nets() -> None:
     assert metrics.pm_accuracy([shifted[2]])["25"] == metrics.pm_accuracy([shifted[-2]])["25"] == 0
 
 
+@pytest.mark.parametrize("frames", [25, 40, 90])
+def test_chance_in_short_clips_is_what_guessing_reaches(frames: int) -> None:
+    n = frames - 4
+    guessed = [metrics.pm_hits(clip(units(n, i), units(n, 9000 + i))) for i in range(300)]
+    expected = metrics.pm_chance(n, 5)
+    np.testing.assert_allclose(np.mean(guessed, 0), expected, atol=0.03)
+    assert expected[0] < expected[-1] and expected[0] >= 3 / 31
+    assert metrics.pm_chance(1, 5) == [1.0] * len(metrics.CONTEXTS)
+
+
 def test_pm_of_a_net_that_guesses_is_3_in_31() -> None:
     long = [clip(units(1500, i), units(1500, 50 + i), i) for i in range(3)]
     assert metrics.pm_accuracy(long, [5])["5"] == pytest.approx(3 / 31, abs=0.02)

@@ -302,6 +302,19 @@ def test_an_older_copy_gets_what_is_new(tmp_path: Path) -> None:
     assert contents(tmp_path / "back") == contents(tmp_path / "bucket") == contents(store)
 
 
+@pytest.mark.parametrize("kind", ["file://", ""])
+def test_an_older_copy_gets_new_names_of_speakers(kind: str, tmp_path: Path) -> None:
+    """Else a split by the new names would be copied beside the old ones."""
+    store, there = make(tmp_path / "store", ALL), f"{kind}{tmp_path}/bucket"
+    copy(store, there)
+    with StoreWriter(store, SPEC) as writer:
+        named = {canonical(row["path"]): f"person {row['key']}" for row in writer.rows}
+        assert writer.rename(named, {}) == 3
+    (store / "split.json").write_text('{"heldout": ["person k3"]}')
+    assert copy(store, there) == CopyResult(clips=3, copied=0, there=2)
+    assert contents(tmp_path / "bucket") == contents(store)
+
+
 def test_from_an_archive_and_between_urls(tmp_path: Path) -> None:
     store = make(tmp_path / "store", ALL)
     with zipfile.ZipFile(tmp_path / "store.zip", "w") as file:

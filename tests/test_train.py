@@ -314,7 +314,11 @@ def test_a_reference_gives_the_zero(
     assert stage["figures"]["n_windows"] == n
 
 
-def test_what_is_refused_leaves_no_run_behind(tiny_store: ClipStore, tmp_path: Path) -> None:
+def test_what_is_refused_leaves_no_run_behind(
+    tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from syncdisc_plugin.data import filter as filtering
+
     run = tmp_path / "run"
     with pytest.raises(ValueError, match="chunk_frames"):
         train(tiny_store, run, replace(SETTINGS, chunk_frames=500))
@@ -322,6 +326,13 @@ def test_what_is_refused_leaves_no_run_behind(tiny_store: ClipStore, tmp_path: P
     with pytest.raises(WeightsError, match="bsae"):
         train(tiny_store, run, replace(SETTINGS, reference="bsae"))
     assert not (run / "settings.json").exists()
+    # Chunks as long as the shortest clip, which a lag shortens.
+    with monkeypatch.context() as patch:
+        patch.setattr(filtering.FilterResult, "common_lag", 4)
+        exact = replace(SETTINGS, chunk_frames=70, reference="base")
+        with pytest.raises(ValueError, match="or are by their lag"):
+            train(tiny_store, run, exact)
+    assert not any(run.iterdir())
     train(tiny_store, run, replace(SETTINGS, steps=12, seed=1_732_612_345))
 
 

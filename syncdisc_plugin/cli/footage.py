@@ -176,8 +176,7 @@ def filter(args: Sequence[str]) -> int:
 
     if (parsed.out / "settings.json").exists():
         raise RunError(f"--out {parsed.out}: holds a run, whose own verdicts would be replaced.")
-    store = ClipStore(parsed.data)
-    net = load_for(store, parsed.weights)
+    net, store = load_for(ClipStore(parsed.data), parsed.weights)
     result = judge_store(net, store, store.clips)
     write_verdicts(parsed.out, result)
     counts = ", ".join(f"{n} {verdict}" for verdict, n in result.counts.items())

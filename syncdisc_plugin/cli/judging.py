@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from syncdisc_plugin.cli.parsing import (
     MANY_VIDEOS,
+    VIDEOS,
     WEIGHTS,
     add_prepare,
     new_parser,
     prepare_settings,
 )
+from syncdisc_plugin.data.remote import location
 from syncdisc_plugin.errors import RunError, SyncDiscError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def evaluate(args: Sequence[str]) -> int:
     parser = new_parser("evaluate")
     parser.add_argument("--weights", default="base", help=WEIGHTS)
     parser.add_argument("--data", type=Path, help="a clip store")
-    parser.add_argument("--videos", type=Path, nargs="+", help="or videos, or folders of them")
+    parser.add_argument("--videos", type=location, nargs="+", help=f"or {VIDEOS}")
     parser.add_argument(
         "--part", default="all", choices=["all", "heldout"], help="heldout: by the store's split"
     )
@@ -47,6 +49,10 @@ def evaluate(args: Sequence[str]) -> int:
 
     if (parsed.data is None) == (parsed.videos is None):
         raise RunError("give either --data STORE or --videos DIR.")
+    if parsed.videos is not None and parsed.part != "all":
+        raise RunError(
+            "--part heldout: goes by a store's split. Give --data STORE, or leave it out."
+        )
     names = EvaluateSettings.__dataclass_fields__
     given = {name: parsed[name] for name in names} | {"choose": Choice(**vars(parsed.choose))}
     settings = EvaluateSettings(**given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ VERBS = {
 RESUME = "go on with a run that was stopped, with the settings that are stored in it"
 VIDEOS = "videos, folders of videos, or URLs of either (s3://..., as fsspec reads them)"
 WEIGHTS = "shipped name, or a checkpoint"
+LISTS = ("--heldout_speakers", "--choose.languages")
 # Settings of `prepare` that mean nothing where single videos are read in this process.
 MANY_VIDEOS = {"workers", "speakers", "engine", "ray_address"}
 
@@ -46,12 +49,40 @@ def new_parser(verb: str, description: str | None = None) -> ArgumentParser:
             kind = getattr(action, "_typehint", None) or action.type
             return names.get(kind) or super()._get_type_str(action)
 
+    class TakesNames(jsonargparse.ArgumentParser):
+        """Takes the names in a list as they are typed: YAML reads 1001 and no as other things."""
+
+        def parse_args(self, args: Sequence[str], **more: Any) -> Any:  # type: ignore[override]
+            """As jsonargparse does."""
+            return super().parse_args(_quoted(args), **more)
+
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return jsonargparse.ArgumentParser(
+    return TakesNames(
         prog=f"syncdisc {verb}",
         description=description or VERBS[verb],
         formatter_class=NamesTypes,
     )
+
+
+def _quoted(args: Sequence[str]) -> list[str]:
+    """The same arguments, with the values of LISTS as JSON lists of texts."""
+    out: list[str] = []
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if out and out[-1] in LISTS:
+            out.append(_names(arg))
+        elif flag in LISTS and equals:
+            out.append(f"{flag}={_names(value)}")
+        else:
+            out.append(arg)
+    return out
+
+
+def _names(text: str) -> str:
+    """[1001, anna b], or the same without brackets -> ["1001", "anna b"]."""
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    names = [name.strip().strip("\"'") for name in inner.split(",")]
+    return json.dumps([name for name in names if name])
 
 
 def add_prepare(parser: ArgumentParser, skip: set[str] | None = None) -> None:

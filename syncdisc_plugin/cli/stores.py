@@ -119,8 +119,8 @@ def _judge(args: Sequence[str]) -> int:
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.run import load_for
 
-    store = ClipStore(parsed.store)
-    judged = judge_clips(load_for(store, parsed.weights), store, parsed.weights)
+    net, store = load_for(ClipStore(parsed.store), parsed.weights)
+    judged = judge_clips(net, store, parsed.weights)
     path = write_judged(store, judged)
     several = [one for one in judged if one.beside]
     counts = Counter(one.speaking for one in judged)

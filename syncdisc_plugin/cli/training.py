@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from syncdisc_plugin.cli.footage import run_prepare
 from syncdisc_plugin.cli.parsing import (
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from syncdisc_plugin.data.store import ClipStore
+    from syncdisc_plugin.train.settings import TrainSettings
 
 
 def train(args: Sequence[str]) -> int:
@@ -73,6 +74,7 @@ def run(args: Sequence[str]) -> int:
     own = parsed.device == "auto" or parsed.detector in ("auto", "yunet", "lbp", "none")
     device = "cpu" if own else parsed.device
     if not (parsed.out / "settings.json").exists():  # else training has begun on what there is
+        _check_ahead(_train_settings(parsed), parsed.out / "store")
         settings = prepare_settings(parsed, device)
         run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
     store = ClipStore(parsed.out / "store")
@@ -84,7 +86,21 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _train_settings(parsed: Namespace, minutes: float | None = None) -> Any:
+def _check_ahead(settings: TrainSettings, store: Path) -> None:
+    """Refuse before a night of preparing what would be refused after it."""
+    from syncdisc_plugin import weights
+    from syncdisc_plugin.data.store import JUDGED
+
+    if settings.reference:
+        weights.load(settings.reference)
+    if settings.choose.of_judge and not (store / JUDGED).exists():
+        raise RunError(
+            f"--choose: {', '.join(settings.choose.of_judge)} needs what `syncdisc store judge` "
+            "finds. Use `syncdisc prepare`, `store judge`, then `train --data STORE`."
+        )
+
+
+def _train_settings(parsed: Namespace, minutes: float | None = None) -> TrainSettings:
     from syncdisc_plugin.train.settings import TrainSettings
 
     names = TrainSettings.__dataclass_fields__
@@ -106,10 +122,12 @@ def _closing(path: Path, report: Path) -> str:
 
     about = read_about(path)
     f = about["heldout"]
+    chance = f.get("pm_accuracy_chance", {})  # which runs of before have not
     return (
         f"measured ({about['split']}): true audio told from false in "
         f"{_share(f['pair_accuracy'])} of pairs (chance 50%), offset within 1 frame in "
-        f"{_share(f['pm_accuracy']['15'])} of 15-frame contexts (chance 9.7%)"
+        f"{_share(f['pm_accuracy']['15'])} of 15-frame contexts "
+        f"(chance {_share(chance.get('15'))})"
         f"\nweights: {path}\nreport:  {report}\n"
         f'use:     SyncLoss("{path}")'
     )

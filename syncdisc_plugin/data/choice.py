@@ -40,7 +40,8 @@ class Choice:
     min_source_fps: float = 0.0
     """Least frames per second of the source."""
     languages: tuple[str, ...] = ()
-    """Only these, as the speakers' table names them; clips without a language are left out."""
+    """Only these, as the speakers' table names them: [en, de]; clips without a language are left
+    out. In YAML put no in quotes."""
     speaking: str = "any"
     """By `store judge`. any; maybe: not the faces beside which another one speaks; yes: only faces
     that are found to speak."""
@@ -69,6 +70,11 @@ class Choice:
             for f in fields(self)
             if getattr(self, f.name) != f.default
         }
+
+    @property
+    def of_judge(self) -> list[str]:
+        """What it asks for that only `store judge` can say."""
+        return sorted({"speaking", "min_confidence", "max_offset_frames"} & self.asked.keys())
 
     def against(self, clip: Clip, fps: int, row: dict[str, Any] | None) -> list[str]:
         """Names of the thresholds that a clip fails; `row` is its row of judged.jsonl."""
@@ -123,10 +129,9 @@ def choose(clips: Sequence[Clip], root: Path, fps: int, choice: Choice) -> Chose
         StoreError: the choice asks for what `store judge` finds, and it has not been run.
     """
     judged = read_judged(root)
-    of_judge = {"speaking", "min_confidence", "max_offset_frames"} & choice.asked.keys()
-    if of_judge and not judged:
+    if choice.of_judge and not judged:
         raise StoreError(
-            f"{root}: {', '.join(sorted(of_judge))} needs {JUDGED}, which is not there. "
+            f"{root}: {', '.join(choice.of_judge)} needs {JUDGED}, which is not there. "
             f"Make it: syncdisc store judge {root}"
         )
     kept, left_out = [], []

@@ -17,7 +17,7 @@ from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.data import remote
 from syncdisc_plugin.data.inputs import named
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.manifest import read_rows, shard_names
+from syncdisc_plugin.data.manifest import by_key, read_rows, shard_names
 from syncdisc_plugin.data.remote import is_url
 from syncdisc_plugin.data.store import JUDGED, MANIFEST, META, SPLIT, read_spec, shard_path
 from syncdisc_plugin.data.verify import finished_rows
@@ -87,7 +87,9 @@ def _fill_folder(
         _check_inputs(target, writer.rows, rows)
         copied = _copy_shards(source, have, target, rows)
         _copy_small(head, have, target, (JUDGED, SPLIT))
-        if new := [row for row in rows if row["key"] not in writer.done]:
+        # What is there under the same key may be older: `prepare --speakers` names speakers anew.
+        there, here = by_key(writer.rows), by_key(rows)
+        if new := [row for row in rows if there.get(row["key"]) != here[row["key"]]]:
             writer.add(new)
     return copied
 

@@ -113,6 +113,14 @@ def seen_by(row: dict[str, Any]) -> str:
     return row.get("seen", row["key"])
 
 
+def by_key(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each input."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        out.setdefault(row["key"], []).append(row)
+    return out
+
+
 def unfinished(rows: list[dict[str, Any]]) -> set[str]:
     """Keys of the inputs of which a kill left some rows and not all: they are prepared again."""
     counts = Counter(row["key"] for row in rows)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from syncdisc_plugin.atomic import replacing, write_text
 from syncdisc_plugin.data.inputs import named
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.manifest import read_rows, row_clip
+from syncdisc_plugin.data.manifest import by_key, read_rows, row_clip
 from syncdisc_plugin.data.store import JUDGED, MANIFEST, read_judged, read_spec, shard_path
 from syncdisc_plugin.data.verify import finished_rows, shard_faults
 from syncdisc_plugin.data.writer import StoreWriter
@@ -131,7 +131,7 @@ def _merge(rows: dict[Path, _Rows], writer: StoreWriter, spec: ClipSpec, known: 
     there = {row["key"]: not _is_good(row) for row in writer.rows}
     inputs: dict[str, tuple[Path, _Rows]] = {}
     for store, its_rows in rows.items():
-        for key, of_input in _by_key(its_rows).items():
+        for key, of_input in by_key(its_rows).items():
             refused = not _is_good(of_input[0])
             if key in there and (refused or not there[key]):
                 known += 1
@@ -173,13 +173,6 @@ def _add_judged(stores: Sequence[Path], writer: StoreWriter) -> None:
     path = writer.root / JUDGED
     if text and not (path.exists() and path.read_text(encoding="utf-8") == text):
         write_text(path, text)
-
-
-def _by_key(rows: _Rows) -> dict[str, _Rows]:
-    out: dict[str, _Rows] = {}
-    for row in rows:
-        out.setdefault(row["key"], []).append(row)
-    return out
 
 
 def _place(source: Path, target: Path) -> bool:

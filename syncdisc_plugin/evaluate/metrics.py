@@ -138,7 +138,7 @@ def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -
 
     A context of K frames averages the rows of K - T + 1 neighbouring windows before the argmax,
     as the PM / VocaLiST protocol does (VocaLiST `test_lrs2.py`); shifts beyond the clip's ends
-    count as impossible. Mean over the windows of a clip, then over clips. Chance is 3/31.
+    count as impossible. Mean over the windows of a clip, then over clips. Chance is `pm_chance`.
     """
     rows = [pm_hits(clip, contexts) for clip in clips]
     mean = np.mean(rows, axis=0) if rows else np.zeros(len(contexts))
@@ -157,6 +157,23 @@ def pm_hits(clip: Embedded, contexts: Sequence[int] = CONTEXTS) -> list[float]:
         hi = np.minimum(n, np.arange(n) + reach + 1)
         best = ((total[hi] - total[lo]) / (hi - lo)[:, None]).argmax(1) - MAX_OFFSET
         out.append(float(np.mean(np.abs(best) <= 1)))
+    return out
+
+
+def pm_chance(n: int, window_frames: int, contexts: Sequence[int] = CONTEXTS) -> list[float]:
+    """`pm_hits` that guessing has in a clip of n windows, by context.
+
+    3 of 31 far from its ends; near them fewer shifts are possible and 0 always is, so short clips
+    and long contexts are easier.
+    """
+    index, out = np.arange(n), []
+    for k in contexts:
+        reach = max(0, k - window_frames) // 2
+        # The last window of a context must not lie behind the audio's end, nor the first before 0.
+        low = np.maximum(np.minimum(n, index + reach + 1) - n, -MAX_OFFSET)
+        high = np.minimum(np.maximum(0, index - reach), MAX_OFFSET)
+        right = np.minimum(high, 1) - np.maximum(low, -1) + 1
+        out.append(float(np.mean(right / (high - low + 1))))
     return out
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from syncdisc_plugin.evaluate.figures import PM_CHANCE
 from syncdisc_plugin.evaluate.panel import BLUE, GREY, INK, ORANGE, legend, panel
 
 Ends = Mapping[str, Sequence[float] | None]
@@ -17,14 +16,16 @@ WORDS = {"other_clip_same_speaker": "other clip", "other_speaker": "other\nspeak
 
 
 @panel
-def over_context(axes: Axes, pm: Mapping[str, float], spread: Ends) -> None:
+def over_context(
+    axes: Axes, pm: Mapping[str, float], spread: Ends, chance: Mapping[str, float]
+) -> None:
     """PM accuracy over the context in frames, its interval as a band."""
     x = [int(k) for k in pm]
     if all(spread.get(k) for k in pm):
         low, high = np.array([spread[k] for k in pm], dtype=float).T
         axes.fill_between(x, low, high, color=BLUE, alpha=0.18, lw=0, label="95% interval")
     axes.plot(x, list(pm.values()), color=BLUE, marker="o", ms=4, label="within 1 frame")
-    axes.axhline(PM_CHANCE, color=GREY, ls="--", lw=1.2, label="chance")
+    axes.plot(x, list(chance.values()), color=GREY, ls="--", lw=1.2, label="chance")
     axes.set(xlabel="context in frames", xticks=x, ylim=(0, 1.02))
     _percent(axes)
 

@@ -35,7 +35,7 @@ def _lead(found: Found) -> str:
 
 def _cards(found: Found) -> str:
     pm, spread = found["pm_accuracy"], found["intervals"] or {}
-    pm_spread = spread.get("pm_accuracy", {})
+    pm_spread, chance = spread.get("pm_accuracy", {}), found["pm_accuracy_chance"]["15"]
     cards = (
         (
             "True audio beats false audio",
@@ -47,7 +47,7 @@ def _cards(found: Found) -> str:
             "Offset within 1 frame, 15 frames of context",
             _percent(pm["15"]),
             f"{_likely(pm_spread.get('15'))}PM protocol, 31 shifts; {_percent(pm['5'])} at 5 "
-            f"frames, {_percent(pm['25'])} at 25. Chance is 10%.",
+            f"frames, {_percent(pm['25'])} at 25. Chance is {_percent(chance)}.",
         ),
         (
             "Clips placed within 1 frame",
@@ -76,6 +76,7 @@ def _drawings(found: Found) -> str:
             "Windows whose best shift is within one frame, over the frames that are averaged.",
             found["pm_accuracy"],
             spread.get("pm_accuracy", {}),
+            found["pm_accuracy_chance"],
         ),
         quality_figures.by_distance(
             "True audio against false audio, by where the false audio is from.",

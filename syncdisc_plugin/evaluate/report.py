@@ -20,7 +20,7 @@ MEANING = {
     "Pair accuracy": "How often the true audio is closer than audio of the same clip that is 5 or "
     "more frames (0.2 s) away. Chance is 50%.",
     "PM at 5 and 15 frames": "How often the best of 31 shifts is right to one frame, from 5 and "
-    "from 15 frames of video. Chance is 3 of 31, 9.7%.",
+    "from 15 frames of video. Chance is 3 of 31, 9.7%, and more in clips of a few seconds.",
     "Clips within 1 frame": "How many whole clips peak at offset 0, give or take a frame. Chance "
     "is 9.7%; clips that really are late or early count against it.",
     "Calibration error": "How far its probability is from how often it is right. 0 is best; a net "
@@ -120,7 +120,10 @@ def _stages(left: RunRecords) -> str:
         shares = (f["pair_accuracy"], pm.get("5"), pm.get("15"), f["offset_within_1"])
         rows.append([name, *map(_percent, shares), _number(f["ece"]), _number(f["gap"])])
         rows[-1].append(str(f["n_clips"]))
-    rows.append(["Chance", "50%", "9.7%", "9.7%", "9.7%", "", "0", ""])
+    last = left.figures[max(left.figures)] if left.figures else {}
+    pm = last.get("pm_accuracy_chance", {})  # which runs of before have not
+    guess = (_percent(pm.get(k, figures.PM_CHANCE)) for k in ("5", "15"))
+    rows.append(["Chance", "50%", *guess, "9.7%", "", "0", ""])
     words = "Held-out figures by stage."
     if left.about.get("split"):
         words += f" Split: {left.about['split']}."

@@ -74,35 +74,43 @@ def evaluate_store(
 
 def evaluate_videos(
     ref: str | Path,
-    videos: Sequence[Path],
+    videos: Sequence[str | Path],
     footage: PrepareSettings | None = None,
     settings: EvaluateSettings | None = None,
 ) -> dict[str, Any]:
-    """The same on videos, which are prepared into a folder that is removed again."""
+    """The same on videos, which are prepared into a folder that is removed again.
+
+    Raises:
+        StoreError: none of them could be used, each with its reason; or a choice that needs what
+            `store judge` finds.
+    """
     net = weights.load_judge(ref, choose_device("auto"))
-    footage = footage or PrepareSettings()
+    footage, settings = footage or PrepareSettings(), settings or EvaluateSettings()
+    if settings.choose.of_judge:
+        raise StoreError(
+            f"--choose: {', '.join(settings.choose.of_judge)} needs what `syncdisc store judge` "
+            "finds. Prepare the videos, judge that store, and evaluate it with --data."
+        )
     with tempfile.TemporaryDirectory(prefix="syncdisc-") as folder:
         result = prepare(videos, Path(folder), net.spec, footage)
+        if not result.clips:
+            why = "; ".join(f"{row['path']}: {row['reason']}" for row in result.refused)
+            raise StoreError(f"--videos: no usable clip in them. {why}")
         store = ClipStore(folder)
-        models = footage.models
-        found = _evaluate(net, store, store.clips, settings or EvaluateSettings(), models)
+        found = _evaluate(net, store, store.clips, settings, footage.models)
     refused = [{"path": row["path"], "reason": row["reason"]} for row in result.refused]
     return {"weights": str(ref), "part": "all", **found, "refused": refused}
 
 
-def load_for(store: ClipStore, ref: str | Path) -> Discriminator:
-    """Load weights that are to judge the clips of `store`, and never to be trained.
+def load_for(store: ClipStore, ref: str | Path) -> tuple[Discriminator, ClipStore]:
+    """Load weights that are to judge a store's clips and never to be trained; the store in their
+    size.
 
     Raises:
-        StoreError: they were trained on another spec.
+        StoreError: they were trained on another frame rate, crop, margin or mel.
     """
     net = freeze(weights.load(ref, choose_device("auto")))
-    if store.spec != net.spec:
-        raise StoreError(
-            f"{store.root}: prepared with another spec (size, crop or mel) than weights {ref}. "
-            "Prepare the videos again with the checkpoint's spec."
-        )
-    return net
+    return net, seen_by(store, net.spec)
 
 
 def _evaluate(

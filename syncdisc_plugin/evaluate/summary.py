@@ -40,6 +40,7 @@ class Tally:
         self.far_aligned = np.array([metrics.pair_counts(c) for c in aligned])
         self.distances = metrics.distance_counts(clips)
         self.pm = np.array([metrics.pm_hits(c, CONTEXTS) for c in clips])
+        self.pm_chance = np.array([metrics.pm_chance(len(c.v), c.window_frames) for c in clips])
         self.pm_aligned = np.array([metrics.pm_hits(c, CONTEXTS) for c in aligned])
         self.offset = np.array([abs(c.offset_frames) for c in self.curves])
         self.confidence = np.array([c.confidence for c in self.curves])
@@ -77,8 +78,9 @@ class Tally:
         }
 
     def counts(self, w: np.ndarray) -> Figures:
-        """How many clips, speakers and windows count."""
+        """How many clips, speakers and windows count, and what guessing would reach in PM."""
         return {
+            "pm_accuracy_chance": _by_context(self.pm_chance, w),
             "n_clips": int((w > 0).sum()),
             "n_speakers": len(set(self.speakers[w > 0])),
             "n_windows": int(self.windows[w > 0].sum()),

@@ -19,7 +19,7 @@ from syncdisc_plugin import weights
 from syncdisc_plugin.data.augment import Augment
 from syncdisc_plugin.data.embed import device_of
 from syncdisc_plugin.data.filter import judge_store
-from syncdisc_plugin.data.manifest import Clip
+from syncdisc_plugin.data.manifest import Clip, by_key
 from syncdisc_plugin.data.sampling import Item, Sampler
 from syncdisc_plugin.data.store import ClipStore, read_judged
 from syncdisc_plugin.errors import StoreError
@@ -32,6 +32,7 @@ from syncdisc_plugin.train.stage_loss import stage_loss
 
 MIN_MINUTES, MIN_SPEAKERS, MIN_FACE_PX, QUIET_DB = 10, 6, 64, -45
 SILENT = -3.5  # mel value; -4 is digital silence
+LEAST_RISES = 0.05  # share of a clip's mel bands in which the sound rises; of silence it is 0
 OVERFIT_STEPS, OVERFIT_GOAL = 60, 0.6
 NOTHING = Augment(*(0,) * len(Augment.__dataclass_fields__))
 
@@ -109,11 +110,11 @@ def _amounts(store: ClipStore, found: Diagnosis) -> None:
         "Figures for unseen speakers need several; name them with `prepare --speakers FILE.csv` "
         "or a folder each, or add some.",
     )
-    refused = len(store.refused)
+    refused, inputs = len(store.refused), len(by_key(store.rows))
     found.add(
         "refused inputs",
-        refused <= 0.1 * (refused + len(store)),
-        f"{refused} (reasons in {store.root / 'manifest.jsonl'})",
+        refused <= 0.1 * inputs,
+        f"{refused} of {inputs} (reasons in {store.root / 'manifest.jsonl'})",
         "More than a tenth: look at the reasons before training.",
     )
 
@@ -172,7 +173,9 @@ def _duplicates(store: ClipStore, found: Diagnosis) -> None:
         mel = store.mel(clip)[:400]
         bands = mel[: len(mel) // 8 * 8].reshape(-1, 8, 8, mel.shape[1] // 8).mean((1, 3))
         rises = np.diff(bands, axis=0) > 0
-        key = hashlib.sha1(rises.tobytes()).digest() if len(rises) > 5 else clip.id.encode()
+        # Silence, which two videos may well begin with, is no sign of a copy.
+        telling = len(rises) > 5 and rises.mean() > LEAST_RISES
+        key = hashlib.sha1(rises.tobytes()).digest() if telling else clip.id.encode()
         by_sound.setdefault(key, {}).setdefault(clip.source, []).append(clip)
     twice = [videos for videos in by_sound.values() if len(videos) > 1]
     apart = [v for v in twice if len({c.speaker for clips in v.values() for c in clips}) > 1]

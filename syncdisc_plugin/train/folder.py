@@ -55,6 +55,12 @@ def begin_run(run: Path, settings: TrainSettings, split: Split) -> None:
     write_text(run / CLIPS, json.dumps({"note": split.note, "train": train, "heldout": heldout}))
 
 
+def abandon_run(run: Path) -> None:
+    """Leave nothing of a run that was refused before its first step."""
+    for name in (SETTINGS, CLIPS, "reference.json"):
+        (run / name).unlink(missing_ok=True)
+
+
 def run_split(run: Path, store: ClipStore, settings: TrainSettings) -> Split:
     """The clips that a run began with, whatever the store has got since; a new run's are drawn.
 

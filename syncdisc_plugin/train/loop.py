@@ -22,7 +22,7 @@ from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.checkpoint import Progress, load_state, save_state
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
-from syncdisc_plugin.train.folder import begin_run, open_run, run_split
+from syncdisc_plugin.train.folder import abandon_run, begin_run, open_run, run_split
 from syncdisc_plugin.train.gap import measure_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
@@ -109,14 +109,21 @@ class Trainer:
             self.s = replace(settings, precision=self.precision)
             if ranks.first:
                 begin_run(run, self.s, self.split)
-        at = (progress.stage, progress.step) if progress else None
-        self.log = RunLog(run, at) if ranks.first else None
         clips = self.split.train + self.probe
         self.lag: int = ranks.agree(
             measure_lag(run, self.s.reference, store, clips, self.device, self.precision)
             if ranks.first
             else 0
         )
+        if progress is None and self.lag:
+            try:
+                self._sampler([Item(c, self.lag) for c in self.split.train])
+            except ValueError:
+                if ranks.first:
+                    abandon_run(run)
+                raise
+        at = (progress.stage, progress.step) if progress else None
+        self.log = RunLog(run, at) if ranks.first else None
         self._sitting = time.monotonic()
 
     # ------------------------------------------------------------------ the stages

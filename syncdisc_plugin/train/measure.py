@@ -52,7 +52,7 @@ def measure_heldout(
         net.bias.fill_(bias)
     figures = summary(embedded, scale, bias)
     halves = [embedded[0::2], embedded[1::2]]
-    if all(halves):
+    if all(any(len(c.v) > metrics.FAR for c in half) for half in halves):
         figures["ece"] = metrics.crossfitted_ece(*halves)
     return Heldout(figures, pairs, embedded)
 

@@ -69,7 +69,7 @@ class TrainSettings:
     heldout_share: float = 0.15
     """Part of the footage, by whole speakers, that is never trained on."""
     heldout_speakers: tuple[str, ...] = ()
-    """Hold out exactly these speakers instead."""
+    """Hold out exactly these speakers instead: [anna, 1001]. In YAML put numbers in quotes."""
     batch_clips: int = 16
     """Clips per step."""
     chunk_frames: int = 32
