@@ -21,7 +21,7 @@ from synth import talk
 from syncdisc_plugin.cli import main
 from syncdisc_plugin.data import remote
 from syncdisc_plugin.data.copy import CopyResult, copy
-from syncdisc_plugin.data.inputs import list_inputs
+from syncdisc_plugin.data.inputs import canonical, list_inputs
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore
