@@ -148,12 +148,6 @@ def test_what_is_not_known_is_null() -> None:
     assert known({"a": float("nan"), "b": {"c": 1.0}}) == {"a": None, "b": {"c": 1.0}}
 
 
-def test_a_long_window_needs_no_more_context() -> None:
-    clips = random_clips(2)
-    rows = [metrics.pm_hits(c, (5, 16, 25), window_frames=16) for c in clips]
-    assert all(row[0] == row[1] for row in rows)
-
-
 def test_aligned_figures_do_not_count_a_clips_own_lag() -> None:
     v = units(120, 0)
     a = torch.nn.functional.normalize(v + 0.7 * units(120, 1), dim=1)
