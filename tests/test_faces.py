@@ -486,6 +486,16 @@ def test_shots_are_all_frames_once_in_their_order() -> None:
     shots = [list(shot) for shot in by_shot(iter(frames), 4.0)]
     assert [len(shot) for shot in shots] == [9, 30, 12]
     assert all(a is b for a, b in zip(itertools.chain(*shots), frames, strict=True))
+    # As slow footage comes: each picture several times. A cut is still found.
+    for times in (2, 3, 5):
+        slow = [image for image in frames for _ in range(times)]
+        shots = [list(shot) for shot in by_shot(iter(slow), 4.0)]
+        assert [len(shot) for shot in shots] == [9 * times, 30 * times, 12 * times]
+    # Frozen for long: nobody holds it.
+    read = itertools.count()
+    frozen = (frames[0].copy() for _ in zip(range(500), read, strict=False))
+    assert np.array_equal(next(next(by_shot(frozen, 4.0))), frames[0])
+    assert next(read) <= 60
     assert list(by_shot(iter([]), 4.0)) == []
     assert [len(list(shot)) for shot in by_shot(iter(frames[:1]), 4.0)] == [1]
 
@@ -505,6 +515,10 @@ def test_real_heads_are_not_cut_and_real_cuts_are_found() -> None:
     assert [len(list(shot)) for shot in by_shot(iter(heads[0][:70]), 4.0)] == [70]
     both = [*heads[0][:43], *heads[1][20:60]]
     assert [len(list(shot)) for shot in by_shot(iter(both), 4.0)] == [43, 40]
+    for head in heads:  # as a camera at 8 and at 5 frames a second gives them
+        for times in (3, 5):
+            slow = [image for image in head[::times] for _ in range(times)]
+            assert len(list(by_shot(iter(slow), 4.0))) == 1
 
 
 # --- quality

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -15,6 +16,7 @@ import pytest
 
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media import Recording, container, decode, list_videos, write_video
+from syncdisc_plugin.media.stream import PictureStream
 
 RATE = 16000
 HALF_FRAME_S = 0.0201
@@ -263,6 +265,36 @@ def test_rotation_is_applied(tmp_path: Path, turn: int) -> None:
     assert frame.shape[:2] == (clip.source.height, clip.source.width)
     assert clip.source.rotation_deg == turn and corners[turn].min() > 200
     assert frame[16, 16].max() < 50
+
+
+# First two rows of the display matrix, and where the picture's top left corner is shown then:
+# by rows and columns counted from their ends.
+MIRRORED = {
+    "left and right": ((-1, 0), (0, 1), (16, -16)),
+    "up and down": ((1, 0), (0, -1), (-16, 16)),
+    "over the diagonal": ((0, 1), (1, 0), (16, 16)),
+    "over the other one": ((0, -1), (-1, 0), (-16, -16)),
+}
+
+
+@pytest.mark.parametrize("how", MIRRORED)
+def test_mirrored_pictures_are_shown_as_players_show_them(tmp_path: Path, how: str) -> None:
+    (a, b), (c, d), (row, column) = MIRRORED[how]
+    mux(tmp_path / "a.mp4", [(tone(1, 0.5),) * 2], "aac")
+    file = (tmp_path / "a.mp4").read_bytes()
+    plain = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    at = file.index(plain, file.index(b"tkhd"))  # the first track is the picture
+    turned = struct.pack(">9i", *(65536 * x for x in (a, b, 0, c, d, 0, 0, 0)), 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(file[:at] + turned + file[at + len(plain) :])
+    clip = decode(tmp_path / "a.mp4")
+    frame = next(clip.frames())
+    assert clip.source.mirrored and frame.shape[:2] == (clip.source.height, clip.source.width)
+    assert frame.shape == ((64, 96, 3) if a else (96, 64, 3))
+    assert frame[row, column].min() > 200
+    assert sum(frame[y, x].min() > 200 for y in (16, -16) for x in (16, -16)) == 1
+    stream = PictureStream(tmp_path / "a.mp4")
+    _, picture = next(stream.frames())
+    assert np.array_equal(stream.pixels(picture) > 200, frame > 200)
 
 
 @pytest.mark.parametrize(("video_s", "sound_s"), [(2.0, 3.0), (3.0, 2.0)])

@@ -189,6 +189,16 @@ def test_subtitles_stay_with_the_picture(tmp_path: Path) -> None:
         assert not av.open(str(tmp_path / "b.mp4")).streams.subtitles
 
 
+def test_a_stream_that_nothing_here_decodes_is_left_out(tmp_path: Path) -> None:
+    test_subtitles_stay_with_the_picture(tmp_path)
+    odd = (tmp_path / "titled.mkv").read_bytes().replace(b"S_TEXT/UTF8", b"S_ARIBSUB\0\0")
+    (tmp_path / "odd.mkv").write_bytes(odd)
+    with av.open(str(tmp_path / "odd.mkv")) as file:
+        assert [s.codec_context for s in file.streams if s.type == "subtitle"] == [None]
+    move_audio(tmp_path / "odd.mkv", tmp_path / "b.mkv", 0.2)
+    assert moved_s(tmp_path / "odd.mkv", tmp_path / "b.mkv") == pytest.approx(0.2, abs=MATROSKA_S)
+
+
 def test_refusals(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", 25)
     (tmp_path / "folder.mkv").mkdir()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -17,6 +18,7 @@ from test_media import write_noise
 import syncdisc_plugin
 from syncdisc_plugin import weights
 from syncdisc_plugin.cli import main
+from syncdisc_plugin.data.footage import Footage
 from syncdisc_plugin.evaluate import score as scoring
 from syncdisc_plugin.evaluate import score_picture
 from syncdisc_plugin.evaluate.score import Score, Scorer, Seen, surest
@@ -158,6 +160,22 @@ def test_the_python_name(video: Path, net: Path, tmp_path: Path) -> None:
     image = matplotlib.image.imread(found.picture)
     assert image.shape[0] > 600 and image.shape[1] > 1000 and image[..., :3].std() > 0.1
     assert not [p for p in (tmp_path / "new" / "p").iterdir() if p.name.startswith(".")]
+
+
+def test_a_track_too_short_to_judge_costs_no_other(
+    video: Path, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = Footage.clips
+
+    def with_a_short_one(self: Footage) -> Any:
+        for track, tensors in clips(self):
+            short = replace(track, boxes=track.boxes[:3], crops=track.crops[:3])
+            yield short, tensors | {"frames": tensors["frames"][:3]}
+            yield track, tensors
+
+    monkeypatch.setattr(Footage, "clips", with_a_short_one)
+    (found,) = syncdisc_plugin.score(video, net, _no_detector())
+    assert found.track == 1 and found.seconds == 2.0
 
 
 # --- pictures

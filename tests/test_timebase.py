@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media import decode, move_audio
 from syncdisc_plugin.media.phase import frame_leads_s
 
@@ -71,6 +72,9 @@ def test_a_trimmed_file_stays_together(bench: ModuleType, tmp_path: Path, cut_s:
     for name in ("b.mp4", "c.mp4"):
         move_audio(tmp_path / "a.mp4", tmp_path / name, moved[name])
     assert decode(tmp_path / "a.mp4").trimmed_s > 0.005
+    with pytest.raises(MediaError, match=r"b\.mkv: would show what was cut off the beginning"):
+        move_audio(tmp_path / "a.mp4", tmp_path / "b.mkv", 0.0)
+    assert not (tmp_path / "b.mkv").exists()
     for name, seconds in moved.items():
         recording = decode(tmp_path / name)
         frames = np.stack(list(recording.frames()))

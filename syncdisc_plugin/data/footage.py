@@ -49,7 +49,8 @@ class Footage:
         if loudness_db < SILENT_DB:
             raise MediaError(
                 f"{path}: the audio is silent ({loudness_db:.0f} dB). Nothing can be judged; "
-                "check that the right audio stream is the first one."
+                "of several audio streams the one that is flagged as default is read, else the "
+                "first: check that it is the right one."
             )
 
     def clips(self) -> Iterator[tuple[Track, dict[str, np.ndarray]]]:
@@ -111,7 +112,8 @@ def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
         return f"no face in {tally.frames} frames. Try another --detector"
     if tally.too_short:
         cuts = f" between {tally.cuts} scene cuts" if tally.cuts else ""
-        return f"no face stays for {track.min_frames} frames{cuts}. Lower --track.min_frames"
+        fix = ", or set --track.cut_ratio 0 if these are none" if tally.cuts else ""
+        return f"no face stays for {track.min_frames} frames{cuts}. Lower --track.min_frames{fix}"
     return (
         f"faces were seen, {tally.too_small} under {track.min_face_px} px and "
         f"{tally.too_unsure} under score {track.min_score}. Lower --track.min_face_px or min_score"

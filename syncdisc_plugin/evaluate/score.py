@@ -147,11 +147,12 @@ class Scorer:
 
         spec = self.net.spec
         footage = Footage(Path(video), self.detect, spec, self.settings.track)
-        leads_s = frame_leads_s(footage.recording)
+        leads_s, found = frame_leads_s(footage.recording), False
         for number, (track, tensors) in enumerate(footage.clips()):
             n = n_windows(track.n_frames, len(tensors["mel"]), spec)
             if not n:
-                raise FaceError(f"{video}: a face track is shorter than a window (0.2 s).")
+                continue
+            found = True
             shown = min(THUMBNAILS, track.n_frames)
             x1, y1, x2, y2 = (round(float(edge), 1) for edge in track.boxes.mean(0))
             yield Seen(
@@ -163,6 +164,11 @@ class Scorer:
                 lead_s=float(leads_s[track.start_frame :][: track.n_frames].mean()),
                 v=embed_frames(self.net, tensors["frames"])[:n],
                 a=embed_mel(self.net, tensors["mel"], n),
+            )
+        if not found:
+            raise FaceError(
+                f"{video}: no face stays for a window ({spec.window_frames} frames). Raise "
+                "--track.min_frames to be told why."
             )
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ import numpy as np
 SIDE_PX = 48  # longer side of what is compared
 WINDOW = 2  # frames on each side whose changes a frame's own is measured against
 AHEAD = 6  # what was seen before a flash of fewer frames is seen again after it
+MOST_REPEATS = 4  # of a picture, at 5 frames a second; more are frozen footage, held no longer
 WORTH_A_LOOK = 5.0  # mean over red, green and blue, each 0..255
 LEAST_CHANGE = 10.0  # mean over hue, saturation and value, each 0..255
 SAME_PICTURE = 0.9  # correlation from which two frames show the same, whatever the light
@@ -37,14 +38,14 @@ def by_shot(frames: Iterable[np.ndarray], threshold: float) -> Iterator[Iterator
 
 
 def _numbered(frames: Iterable[np.ndarray], find: CutFinder) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the shot, frame); AHEAD frames are held, until it is known where they belong."""
+    """(number of the shot, frame); frames are held until it is known where they belong."""
     held: deque[np.ndarray] = deque()
     cuts: set[int] = set()
     first = shot = 0
     for image in frames:
         held.append(image)
         cuts |= find(image)
-        if len(held) > AHEAD:
+        while first < find.known:
             shot += first in cuts
             yield shot, held.popleft()
             first += 1
@@ -56,7 +57,10 @@ def _numbered(frames: Iterable[np.ndarray], find: CutFinder) -> Iterator[tuple[i
 
 
 class CutFinder:
-    """Fed frame by frame; a cut is known AHEAD frames after it.
+    """Fed frame by frame; a cut is known AHEAD pictures after it.
+
+    A picture that is repeated, as those of slow footage are to fill 25 frames a second, counts
+    once: beside repeats, which do not change, every movement would look like a cut.
 
     Changes from a frame to the next are measured by PySceneDetect's AdaptiveDetector: at a cut it
     is `threshold` times that of the frames around, in which gestures and camera moves go on as
@@ -78,7 +82,10 @@ class CutFinder:
         self._times = [FrameTimecode(i, 25.0) for i in range(2 * AHEAD + 1)]
         self._newest: deque[np.ndarray] = deque(maxlen=2 * AHEAD + 1)
         self._changes: deque[float] = deque(maxlen=AHEAD + WINDOW + 1)
-        self._pushed = 0
+        self._indices: deque[int] = deque(maxlen=2 * AHEAD + 1)  # of the frames in `_newest`
+        self._given = self._repeats = self._pushed = 0
+        self.known = 0
+        """Of all frames before this one it is known whether they begin a shot."""
 
     def __call__(self, image: np.ndarray) -> set[int]:
         """Indices of the frames that are known now to begin a shot."""
@@ -87,9 +94,14 @@ class CutFinder:
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
         # Nearest pixels tell cuts as well as means of areas, at a fraction of the time.
         small = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+        self._given += 1
         if not self._pushed:
             for _ in range(AHEAD):  # the detector says nothing of the first frames that it sees
                 self._push(small)
+        elif self._repeats < MOST_REPEATS and np.array_equal(small, self._newest[-1]):
+            self._repeats += 1
+            return set()
+        self._repeats = 0
         return self._push(small)
 
     def rest(self) -> set[int]:
@@ -103,11 +115,14 @@ class CutFinder:
         before = self._newest[-1] if self._newest else small
         self._changes.append(sum(cv2.mean(cv2.absdiff(small, before))) / 3)
         self._newest.append(small)
+        self._indices.append(self._given - 1)
         self._pushed += 1
-        if self._pushed <= 2 * AHEAD or not self._is_worth_a_look():
+        if self._pushed <= 2 * AHEAD:
             return set()
-        # Counted without the repeated first frames.
-        return {self._pushed - 1 - 2 * AHEAD} if self._is_cut() and not self._is_flash() else set()
+        self.known = self._indices[AHEAD + 1]
+        if self._is_worth_a_look() and self._is_cut() and not self._is_flash():
+            return {self._indices[AHEAD]}
+        return set()
 
     def _is_worth_a_look(self) -> bool:
         # On every frame the detector would cost a good part of all preparing. It is asked about the

@@ -30,6 +30,7 @@ from syncdisc_plugin.media.container import (
     why,
 )
 from syncdisc_plugin.media.sound import Sound
+from syncdisc_plugin.media.turn import Turn, turn_of
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -67,6 +68,8 @@ class Source:
     """Name of the sound's codec."""
     rotation_deg: int
     """Counter-clockwise rotation that the file asks for: 0, 90, 180 or 270; already applied."""
+    mirrored: bool = False
+    """Whether it asks to be mirrored before that, as front cameras do; already applied."""
 
 
 @dataclass
@@ -111,17 +114,16 @@ class Recording:
             MediaError: The file is gone or no longer readable.
         """
         n_audio = self.n_frames
-        turns = self.source.rotation_deg // 90
+        turn = Turn(self.source.rotation_deg // 90, self.source.mirrored)
         width, height = self.source.width, self.source.height
-        if turns % 2:
+        if turn.quarters % 2:
             width, height = height, width
         rgb = VideoReformatter()
 
         def pixels(picture: av.VideoFrame) -> np.ndarray:
             # Fixed to the first frame's size: streams may change theirs.
             frame = rgb.reformat(picture, width, height, "rgb24", threads=self.threads)
-            image = frame.to_ndarray()
-            return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+            return turn(frame.to_ndarray())
 
         f = 0
         shown: tuple[float, av.VideoFrame] | None = None
@@ -202,11 +204,12 @@ def decode(
         source_fps = float(video.average_rate or video.guessed_rate or fps)
         reached_s = {video.index: picture_end_s + 1 / source_fps, audio.index: sound.end_s}
         note = note or _truncation(container, reached_s)
-        turns = round(first.rotation / 90) % 4
+        turn = turn_of(first)
+        is_turned = bool(turn.quarters % 2)
         late_s = trimmed_s(path)
         source = Source(
-            width=first.height if turns % 2 else first.width,
-            height=first.width if turns % 2 else first.height,
+            width=first.height if is_turned else first.width,
+            height=first.width if is_turned else first.height,
             fps=source_fps,
             video_start_s=first.time + late_s,
             audio_start_s=sound.start_s,
@@ -214,7 +217,8 @@ def decode(
             n_audio_streams=len(container.streams.audio),
             video_codec=video.codec_context.name,
             audio_codec=audio.codec_context.name,
-            rotation_deg=turns * 90,
+            rotation_deg=turn.quarters * 90,
+            mirrored=turn.mirrored,
         )
     start_s = max(source.video_start_s, source.audio_start_s)
     sound.begin(start_s)

@@ -41,7 +41,8 @@ def move_audio(
     Timestamps are exact to the tick of the containers (Matroska's is 1 ms), and only as good as
     the source's (AVI has none). Sound that would lie before the file's start is cut: to the sample
     in MP4 and MOV, else to the packet (20 to 65 ms). Picture, subtitles, chapters, tags and
-    rotation stay. Subtitles of a kind that `target` cannot hold, cover art and data are left out.
+    rotation stay. Subtitles of a kind that `target` cannot hold, cover art, data and what
+    FFmpeg knows no decoder for are left out.
 
     Args:
         source: A video with sound.
@@ -50,8 +51,8 @@ def move_audio(
 
     Raises:
         ValueError: `seconds` is not finite.
-        MediaError: A target that cannot be written, or cannot hold these codecs; a source that
-            cannot be read, or has no sound, or none left.
+        MediaError: A target that cannot be written, or cannot hold these codecs, or would show
+            what an edit list hides; a source that cannot be read, or has no sound, or none left.
     """
     source, target = Path(source), Path(target)
     if not math.isfinite(seconds):
@@ -108,6 +109,11 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
         edges: dict[int, Fraction] = {}
         for packet in _packets(file, source, streams):
             stream = packet.stream
+            if stream.type == "video" and packet.is_discard and name not in _EDIT_LIST:
+                raise MediaError(
+                    f"{target}: would show what was cut off the beginning of {source}, whose edit "
+                    "list only hides it. Give a file that ends in .mp4 or .mov."
+                )
             if stream.type == "audio":
                 if not _is_in_time(packet, moved[stream.index], edges, name in _EDIT_LIST):
                     continue
@@ -122,6 +128,8 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
 
 
 def _is_wanted(out: Any, stream: Any) -> bool:
+    if stream.codec_context is None:  # of a kind that FFmpeg has no decoder for, such as teletext
+        return False
     if stream.type == "subtitle":
         return stream.codec_context.name in out.supported_codecs
     return stream.type in ("video", "audio") and not stream.disposition & Disposition.attached_pic

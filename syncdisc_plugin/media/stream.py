@@ -28,6 +28,7 @@ from syncdisc_plugin.media.container import (
     pictures,
     why,
 )
+from syncdisc_plugin.media.turn import turn_of
 
 # A keyframe is found by decoding time, which B-frames move away from the time of showing.
 SEEK_EARLIER_S = 0.5
@@ -44,7 +45,7 @@ class PictureStream:
         path: the file.
         width: pixels across, after rotation.
         height: pixels down, after rotation.
-        turns: counter-clockwise quarter turns that the file asks for; `pixels` applies them.
+        turn: how the file asks to be turned; `pixels` applies it.
         fps: average frames per second.
         time_base: seconds of one tick of the timestamps.
         sample_aspect: width over height of one pixel, after rotation.
@@ -73,9 +74,9 @@ class PictureStream:
             self.fps = Fraction(str(stream.average_rate or stream.guessed_rate or 25))
             self.time_base = Fraction(str(first.time_base))
             aspect = Fraction(str(stream.sample_aspect_ratio or 1))
-        self.turns = round(first.rotation / 90) % 4
+        self.turn = turn_of(first)
         self._stored = first.width, first.height
-        is_turned = bool(self.turns % 2)
+        is_turned = bool(self.turn.quarters % 2)
         self.width, self.height = self._stored[::-1] if is_turned else self._stored
         self.sample_aspect = (1 / aspect if is_turned else aspect) if aspect else Fraction(1)
         is_full = first.color_range == _RANGE_FULL or first.format.name.startswith("yuvj")
@@ -119,8 +120,7 @@ class PictureStream:
         if shrink > 1:
             how = {"interpolation": Interpolation.AREA}
         rgb = self._rgb.reformat(frame, width, height, "rgb24", threads=self.threads, **how)
-        image = rgb.to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, self.turns)) if self.turns else image
+        return self.turn(rgb.to_ndarray())
 
     def _sought(self, first_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from `first_pts` on by way of a keyframe; nothing where that cannot be had."""
