@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from generator_integration.reference import lipsync
-from generator_integration.reference.playback import is_photo
+from generator_integration.reference.playback import PhotoPlayback, is_photo
 from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.media import decode
 
@@ -44,10 +45,12 @@ def main() -> None:
         first = round(25 * args.start_s)
         after = shown(said, first)
         if is_photo(video):
-            before = [cv2.cvtColor(cv2.imread(str(video)), cv2.COLOR_BGR2RGB)] * len(after)
+            before = [PhotoPlayback(video, Fraction(1)).image] * len(after)
         else:
             before = shown(video, first)
         sound = decode(said).audio
+    height, width = before[0].shape[:2]  # odd sides get one row or column more
+    after = [frame[:height, :width] for frame in after]
     here = where(before, after)
     before, after = ([frame[here] for frame in frames] for frames in (before, after))
     draw(before, after, sound[first * 640 :][: len(after) * EVERY * 640], args.out)

@@ -173,6 +173,29 @@ def test_aac_is_copied(video: Path, tmp_path: Path) -> None:
     assert heard.shape == before.shape and np.abs(heard - before).max() < 1e-4
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_what_a_trim_hides_of_the_sound_stays_hidden(
+    video: Path, tmp_path: Path, suffix: str
+) -> None:
+    """Trimmed without encoding anew: an edit list hides half a second of packets."""
+    whole, trimmed = tmp_path / "whole.mp4", tmp_path / "trimmed.m4a"
+    write_video(whole, map(picture, range(60)), audio=bursts(2.4))
+    with av.open(str(whole)) as file, av.open(str(trimmed), "w", format="mp4") as out:
+        source = file.streams.audio[0]
+        copy = out.add_stream_from_template(source)
+        for packet in file.demux(source):
+            if packet.size:
+                packet.pts -= round(0.5 / packet.time_base)
+                packet.dts, packet.stream = packet.pts, copy
+                out.mux(packet)
+    result = run(video, trimmed, tmp_path / f"out{suffix}")
+    assert result.seconds == pytest.approx(1.9, abs=0.07)
+    sound, rate, start_s = read_sound(tmp_path / f"out{suffix}")
+    assert sound.shape[1] / rate == pytest.approx(result.seconds, abs=0.14)
+    with av.open(str(tmp_path / f"out{suffix}")) as file:
+        assert next(file.decode(video=0)).time - start_s < 0.14  # two packets, of 64 ms
+
+
 def test_damaged_aac_ends_where_it_can_be_heard(video: Path, tmp_path: Path) -> None:
     """Its packets go on behind the damage; the new lips do not."""
     audio = tmp_path / "a.m4a"
@@ -380,7 +403,7 @@ def test_frames_without_the_face_pass(wav: Path, tmp_path: Path) -> None:
     settings = PrepareSettings(track=TrackSettings(every=1, min_frames=10))
     result = run(source, wav, tmp_path / "out.mp4", settings=settings)
     assert result.frames == 40 and result.generated == 20
-    assert "20 frames do not show the face" in result.notes[-1]
+    assert "20 frames do not show face 0 and stay as they are" in result.notes[-1]
     before, after = read_frames(source)[1].astype(int), read_frames(tmp_path / "out.mp4")[1]
     change = np.abs(before - after).mean(axis=(1, 2, 3))
     assert change[[*range(10), *range(30, 40)]].max() < 1.5
@@ -413,6 +436,7 @@ def test_what_is_refused(video: Path, wav: Path, tmp_path: Path) -> None:
     out, gone = tmp_path / "out.mp4", tmp_path / "gone.mp4"
     empty, noise = tmp_path / "empty.wav", tmp_path / "noise.mp4"
     empty.touch()
+    (tmp_path / "folder.mp4").mkdir()
     noise.write_bytes(bytes(range(256)) * 40)
     media = [
         ("gone.mp4: no such file", (gone, wav, out)),
@@ -423,6 +447,8 @@ def test_what_is_refused(video: Path, wav: Path, tmp_path: Path) -> None:
         ("v.mp4: no audio stream", (video, video, out)),
         ("a.wav: no video stream", (wav, wav, out)),
         ("cannot write .avi. Use .mp4", (video, wav, tmp_path / "out.avi")),
+        ("folder.mp4: is a folder", (video, wav, tmp_path / "folder.mp4")),
+        ("nothing can be written there", (video, wav, wav / "below" / "out.mp4")),
         ("is the video itself", (video, wav, video)),
         ("is the audio itself", (video, wav, tmp_path / "a.wav")),
     ]

@@ -182,6 +182,31 @@ def test_a_face_is_there_until_the_last_frame(tmp_path: Path, fps: int | Fractio
         assert len(times_s) == n and all(scan.faces[0].at(t) for t in times_s)
 
 
+@pytest.mark.parametrize("fps", [12, 24, 25, 30, 50, 60, Fraction(30000, 1001)])
+@pytest.mark.parametrize("face_first", [True, False])
+def test_no_face_is_drawn_beyond_a_cut(
+    tmp_path: Path, fps: int | Fraction, face_first: bool
+) -> None:
+    """At other rates than 25 a frame at the cut is shown by no tick, or by two."""
+    from generator_integration.reference.face import scan_video
+    from syncdisc_plugin.faces import TrackSettings
+    from syncdisc_plugin.media.stream import PictureStream
+
+    coarse = np.random.default_rng(0).integers(30, 220, (8, 10, 3))
+    other = np.kron(coarse, np.ones((H // 8, W // 10, 1))).astype(np.uint8)
+    other[-16:, -16:] = 0  # nobody is there
+    for n in range(2 * round(fps), 2 * round(fps) + 4):
+        frames, rest = [picture(i % 40) for i in range(n)], [other] * round(fps)
+        shown = [*frames, *rest] if face_first else [*rest, *frames]
+        source = write_video(tmp_path / f"{n}.mp4", shown, fps=fps, crf=4)
+        stream = PictureStream(source)
+        scan = scan_video(stream, Marked(), TrackSettings(every=1), fps=25, face_px=32)
+        times_s = [(int(p) - int(scan.pts[0])) * stream.time_base for p in scan.pts]
+        drawn = [scan.faces[0].at(t) is not None for t in times_s]
+        has_face = [True] * n + [False] * round(fps)
+        assert drawn == (has_face if face_first else has_face[::-1])
+
+
 @pytest.mark.parametrize(("fps", "at"), [(25, 30), (30, 37), (30, 38), (30, 20), (25, 50)])
 def test_behind_a_cut_a_face_is_drawn_after_pictures_of_that_shot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: int, at: int

@@ -277,6 +277,9 @@ def test_a_judge_of_longer_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -
     net.spec = replace(net.spec, window_frames=16)
     with pytest.raises(RunError, match="window_frames=16"):
         losses_module.check_spec("--sync", "base", losses.sync.spec, net.spec, HEARD_AND_SEEN)
+    net.spec = replace(losses.sync.spec, mel=MelSpec(fmin_hz=80))
+    with pytest.raises(RunError, match="mel="):
+        losses_module.check_spec("--sync", "base", losses.sync.spec, net.spec, HEARD_AND_SEEN)
 
 
 # ---------------------------------------------------------------------- the run
@@ -506,3 +509,6 @@ def test_the_command(
     assert "Add --resume" in capsys.readouterr().err
     assert main([*args[:2], "--out", str(tmp_path / "b"), "--sync", "nowhere.pt"]) == 2
     assert "nowhere.pt" in capsys.readouterr().err
+    # Names as they are typed: a number is one, too.
+    assert main([*args[:2], "--out", str(tmp_path / "c"), "--heldout_speakers", "[1001]"]) == 2
+    assert "1001" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -9,6 +10,7 @@ from fractions import Fraction
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from tqdm import tqdm
 
 from syncdisc_plugin.errors import FaceError
@@ -41,6 +43,10 @@ class Run:
     """Number of the shot that it lies in."""
     candidates: list[tuple[float, np.ndarray]] = field(default_factory=list)
     """(sharpness, crop (S, S, 3) uint8), in time."""
+    first_s: float = -math.inf
+    """When its first frame is shown; a frame before that lies in front of a cut, or lacks it."""
+    last_s: float = math.inf
+    """When its last frame is shown."""
 
     def references(self, n: int) -> np.ndarray:
         """At most `n` sharp pictures (R, S, S, 3) uint8, spread over the time it is seen."""
@@ -82,23 +88,18 @@ class Face:
         return sum(max(0.0, min(run.end, end) - run.start) for run in self.runs) / self.fps
 
     def at(self, time_s: Fraction) -> tuple[Run, np.ndarray] | None:
-        """The run and the box (4,) at a moment; between two ticks a mean of both their boxes.
+        """The run and the box (4,) of the frame that is shown at a moment.
 
-        Where one run ends and another begins, as behind a cut, it is that of the nearest tick.
+        Between two ticks it is a mean of both their boxes.
         """
-        nearest: tuple[float, Run, float] | None = None
         for run in self.runs:
-            at = float(time_s * self.fps) - run.start
-            if -0.5 <= at < len(run.boxes):
-                inside = min(max(at, 0.0), len(run.boxes) - 1.0)
-                if nearest is None or abs(at - inside) < nearest[0]:
-                    nearest = abs(at - inside), run, inside
-        if nearest is None:
-            return None
-        _, run, at = nearest
-        low = int(at)
-        high = min(low + 1, len(run.boxes) - 1)
-        return run, run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
+            if run.first_s <= float(time_s) <= run.last_s:
+                last = len(run.boxes) - 1
+                at = min(max(float(time_s * self.fps) - run.start, 0.0), float(last))
+                low = int(at)
+                high = min(low + 1, last)
+                return run, run.boxes[low] + (at - low) * (run.boxes[high] - run.boxes[low])
+        return None
 
     def __str__(self) -> str:
         """In words, for a list."""
@@ -134,6 +135,7 @@ def scan_video(
         FaceError: no face; the message says why.
     """
     pts: list[int] = []
+    ticks = Ticks(fps)
     tally = TrackTally()
     shrink = -(-max(stream.width, stream.height) // SCAN_PX)
     across, down = (
@@ -142,7 +144,7 @@ def scan_video(
     )
     scale = np.array([across, down] * 2, np.float32)
     pieces = follow(
-        _ticks(stream, fps, pts, shrink),
+        ticks.read(stream, pts, shrink),
         detect,
         # All of a face, also a short rest behind a piece: what is too short is dropped below.
         replace(
@@ -178,8 +180,12 @@ def scan_video(
     long_enough = min(settings.min_frames, tally.frames)
     kept = [run for run in runs if len(run.boxes) >= long_enough]
     short = [run for run in runs if len(run.boxes) < long_enough]
+    times_s = [float((p - pts[0]) * stream.time_base) for p in pts]
     for run in runs:
         run.boxes = run.boxes * scale
+        first, behind = np.searchsorted(ticks.of, [run.start, run.end])
+        shown = times_s[first:behind] or [math.inf, -math.inf]
+        run.first_s, run.last_s = shown[0], shown[-1]
     if not kept:
         raise FaceError(f"{stream.path}: {_why_no_face(tally, settings)}.")
 
@@ -256,30 +262,84 @@ def list_faces(faces: Sequence[Face], most: int = 12) -> str:
     return "; ".join(map(str, faces[:most])) + more
 
 
-def _ticks(stream: PictureStream, fps: int, pts: list[int], shrink: int) -> Iterator[np.ndarray]:
-    """For each tick the nearest frame (H, W, 3); `pts` receives the timestamps of all frames."""
-    tick = 0
-    shown: tuple[Fraction, av.VideoFrame] | None = None
-    image: np.ndarray | None = None  # of `shown`, once it is needed
-    bar = tqdm(desc="faces", unit="frame", disable=None)
-    for now, frame in stream.frames():
-        pts.append(now)
-        bar.update()
-        time_s = (now - pts[0]) * stream.time_base
-        while shown and Fraction(tick, fps) <= (shown[0] + time_s) / 2:
-            image = stream.pixels(shown[1], shrink=shrink) if image is None else image
+class Ticks:
+    """A video on a clock of its own: for each tick the nearest frame.
+
+    Args:
+        fps: ticks per second.
+    """
+
+    def __init__(self, fps: int) -> None:
+        self.fps = fps
+        self.of: list[int] = []
+        """For each frame the tick that it belongs to: that shows it, or else one of its shot.
+
+        At more than `fps` frames a second some are never shown. Which side of a cut these are on
+        nobody knows but by their looks.
+        """
+        self._unseen: list[np.ndarray] = []  # small ones
+        self._seen: av.VideoFrame | None = None  # the last one that was shown
+        self._tick = 0
+
+    def read(self, stream: PictureStream, pts: list[int], shrink: int) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8 of each tick; `pts` receives the timestamps of all frames."""
+        shown: tuple[Fraction, av.VideoFrame] | None = None
+        bar = tqdm(desc="faces", unit="frame", disable=None)
+        for now, frame in stream.frames():
+            pts.append(now)
+            bar.update()
+            time_s = (now - pts[0]) * stream.time_base
+            if shown:
+                yield from self._show(stream, shrink, *shown, until_s=(shown[0] + time_s) / 2)
+            shown = time_s, frame
+        bar.close()
+        if shown is None:
+            return
+        # All that is shown, at whatever rate: the last frame too has a tick before or behind it.
+        end_s = shown[0] + 1 / stream.fps + Fraction(JITTER_S) - Fraction(1, self.fps)
+        yield from self._show(stream, shrink, *shown, until_s=max(shown[0], end_s))
+        self.of += [self._tick - 1] * len(self._unseen)
+
+    def _show(
+        self,
+        stream: PictureStream,
+        shrink: int,
+        time_s: Fraction,
+        frame: av.VideoFrame,
+        until_s: Fraction,
+    ) -> Iterator[np.ndarray]:
+        """The frame, for each tick that is left until a moment."""
+        first = self._tick
+        image: np.ndarray | None = None
+        while Fraction(self._tick, self.fps) <= until_s:
+            image = stream.pixels(frame, shrink=shrink) if image is None else image
             yield image
-            tick += 1
-        shown, image = (time_s, frame), None
-    bar.close()
-    if shown is None:
-        return
-    end_s = float(shown[0] + 1 / stream.fps) + JITTER_S
-    # All that is shown, at whatever rate: the last frame too has a tick before or behind it.
-    while Fraction(tick, fps) <= shown[0] or (tick + 1) / fps <= end_s:
-        image = stream.pixels(shown[1], shrink=shrink) if image is None else image
-        yield image
-        tick += 1
+            self._tick += 1
+        if image is None:
+            self._unseen.append(_small(frame))
+            return
+        self._place_unseen(first, frame)
+        self._seen = frame
+        self.of.append(min(max(round(time_s * self.fps), first), self._tick - 1))
+
+    def _place_unseen(self, next_tick: int, following: av.VideoFrame) -> None:
+        """Give those between two frames that were shown to the one that they look like."""
+        if not self._unseen:
+            return
+        after = _small(following)
+        before = None if self._seen is None else _small(self._seen)
+        is_behind = before is None
+        for here in self._unseen:
+            if before is not None:
+                is_behind |= bool(np.abs(here - after).mean() < np.abs(here - before).mean())
+            self.of.append(next_tick if is_behind else next_tick - 1)
+        self._unseen.clear()
+
+
+def _small(frame: av.VideoFrame) -> np.ndarray:
+    """(48, 48) grey levels."""
+    grey = VideoReformatter().reformat(frame, 48, 48, "gray8", interpolation=Interpolation.AREA)
+    return grey.to_ndarray().astype(np.int16)
 
 
 def _candidates(crops: np.ndarray) -> list[tuple[float, np.ndarray]]:

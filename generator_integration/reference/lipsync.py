@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from syncdisc_plugin.errors import MediaError
@@ -36,7 +37,7 @@ class LipsyncResult:
     frames: int
     """Frames in it."""
     generated: int
-    """Of these, those with a new mouth; the others do not show the face and are as they were."""
+    """Of these, those with a new mouth; the others do not show this face and are as they were."""
     seconds: float
     """Length, that of the sound."""
     width: int
@@ -140,7 +141,11 @@ def lipsync(
                 writer.write(image, pts)
                 bar.update()
     if speaker.generated < n_frames:
-        notes.append(f"{n_frames - speaker.generated} frames do not show the face and stay as is")
+        others = ", also where they show another one" if len(scan.faces) > 1 else ""
+        notes.append(
+            f"{n_frames - speaker.generated} frames do not show face {chosen.number} and stay as "
+            f"they are{others}"
+        )
     if playback.note:
         notes.append(playback.note)
     return LipsyncResult(
@@ -170,6 +175,16 @@ def _check_paths(video: Path, audio: Path, out: Path) -> None:
         raise MediaError(
             f"out {out}: cannot write {out.suffix or 'no suffix'}. Use {', '.join(FORMATS)}."
         )
+    if out.is_dir():
+        raise MediaError(f"out {out}: is a folder. Give the name of a file.")
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as exc:
+        raise MediaError(
+            f"out {out}: nothing can be written there ({exc.strerror}). Choose another place."
+        ) from exc
 
 
 def _open_source(

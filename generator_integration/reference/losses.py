@@ -24,7 +24,7 @@ from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn.precision import autocast
 from syncdisc_plugin.spec import ClipSpec
 
-HEARD_AND_SEEN = ("fps", "window_frames", "window_mels", "crop")
+HEARD_AND_SEEN = ("fps", "window_frames", "window_mels", "crop", "mel")
 MOUTH = (0.75, 0.5)  # middle of the mouth in the detector's box: down, right
 SPREAD = (0.13, 0.2)  # standard deviations of the weight around it
 

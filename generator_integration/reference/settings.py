@@ -61,7 +61,7 @@ class GeneratorTrainSettings:
     """Channels of its first layer."""
     sync: str = "base"
     """The sync loss: none, a shipped name, or the path of a checkpoint; also other projects'
-    experts, whatever SyncLoss reads."""
+    experts, whatever SyncLoss reads that judges 5 frames."""
     sync_from: float = 0.1
     """Part of the budget after which the sync loss joins; there must be a mouth to judge."""
     sync_ratio: float = 50.0

@@ -36,6 +36,7 @@ from generator_integration.reference.sheet import write_sheet
 from generator_integration.reference.state import Progress, load_state, read_progress, save_state
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.cli.parsing import new_parser
 from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, SyncDiscError
@@ -353,12 +354,10 @@ def learning_rate(settings: GeneratorTrainSettings, step: int, part: float) -> f
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0 done, 2 bad input, 130 stopped."""
-    import jsonargparse
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
+    parser = new_parser(
+        "train",
+        "Train the reference generator on a clip store.",
         prog="python -m generator_integration.reference.train",
-        description="Train the reference generator on a clip store.",
     )
     parser.add_argument("--config", action="config", help="YAML or JSON with any of these")
     parser.add_argument("--data", type=Path, required=True, help="a clip store")

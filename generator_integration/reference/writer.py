@@ -65,7 +65,8 @@ class VideoWriter:
         self._yuv = VideoReformatter()
         self._open = ExitStack()
         video_codec, audio_codec = CODECS[suffix]
-        fast_start = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
+        self._has_edit_list = suffix in (".mp4", ".m4v", ".mov")
+        fast_start = {"movflags": "+faststart"} if self._has_edit_list else {}
         try:
             container = av.open(str(path), "w", format=FORMATS[suffix], options=fast_start)
             self._container = self._open.enter_context(container)
@@ -158,6 +159,11 @@ class VideoWriter:
 
     def _copied(self) -> Generator[tuple[float, list[av.Packet]], None, None]:
         for time_s, packet in self.sound.packets():
+            # What a trimmed file hides by an edit list, Matroska would show; but for the packet
+            # that a decoder begins with.
+            length_s = float((packet.duration or 0) * packet.time_base)
+            if packet.is_discard and time_s + 2 * length_s <= 0 and not self._has_edit_list:
+                continue
             packet.stream = self._sound
             yield time_s, [packet]
 

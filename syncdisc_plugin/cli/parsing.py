@@ -34,8 +34,11 @@ LISTS = ("--heldout_speakers", "--choose.languages")
 MANY_VIDEOS = {"workers", "speakers", "engine", "ray_address"}
 
 
-def new_parser(verb: str, description: str | None = None) -> ArgumentParser:
-    """The parser of a command; one that another package adds says itself what it is for."""
+def new_parser(verb: str, description: str | None = None, prog: str = "") -> ArgumentParser:
+    """The parser of a command; one that another package adds says itself what it is for.
+
+    `prog` is what it is called by, if not `syncdisc VERB`.
+    """
     import jsonargparse
 
     from syncdisc_plugin.data.remote import location
@@ -58,7 +61,7 @@ def new_parser(verb: str, description: str | None = None) -> ArgumentParser:
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     return TakesNames(
-        prog=f"syncdisc {verb}",
+        prog=prog or f"syncdisc {verb}",
         description=description or VERBS[verb],
         formatter_class=NamesTypes,
     )
@@ -86,10 +89,15 @@ def _names(text: str) -> str:
 
 
 def add_prepare(parser: ArgumentParser, skip: set[str] | None = None) -> None:
-    """The settings of `prepare`."""
+    """The settings of `prepare` but those in `skip`, such as "device" or "track.max_frames"."""
     from syncdisc_plugin.data.prepare import PrepareSettings
+    from syncdisc_plugin.faces import TrackSettings
 
-    parser.add_class_arguments(PrepareSettings, skip=skip)
+    skip = skip or set()
+    of_track = {name for name in skip if name.startswith("track.")}
+    parser.add_class_arguments(PrepareSettings, skip={*(skip - of_track), "track"})
+    inner = {name.removeprefix("track.") for name in of_track}
+    parser.add_class_arguments(TrackSettings, "track", skip=inner)
 
 
 def add_spec(parser: ArgumentParser) -> None:
