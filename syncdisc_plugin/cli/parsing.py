@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,11 @@ def new_parser(verb: str, description: str | None = None, prog: str = "") -> Arg
     class TakesNames(jsonargparse.ArgumentParser):
         """Takes the names in a list as they are typed: YAML reads 1001 and no as other things."""
 
-        def parse_args(self, args: Sequence[str], **more: Any) -> Any:  # type: ignore[override]
+        def parse_args(  # type: ignore[override]
+            self, args: Sequence[str] | None = None, **more: Any
+        ) -> Any:
             """As jsonargparse does."""
-            return super().parse_args(_quoted(args), **more)
+            return super().parse_args(_quoted(sys.argv[1:] if args is None else args), **more)
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     return TakesNames(
