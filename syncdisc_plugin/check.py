@@ -23,6 +23,7 @@ from syncdisc_plugin.spec import ClipSpec
 SUITS, DOUBTFUL = 0.75, 0.6  # share of true pairs above false ones
 GAIN = 0.04  # least relative gain of the gap that is worth an advice
 SURE = 3.5  # standard errors above which the best of many tries is no noise
+FEWEST = 8  # pairs, below which even noise now and then looks as if it suited
 POOL = 8  # single items that are put together to one batch
 ARGUMENTS = ("frames", "mel", "waveform", "start")
 BORDER = 0.125  # of the box, added or cut off on each side, when other crops are tried
@@ -163,7 +164,7 @@ def check(
         loss_true=float(torch.cat(losses).mean()),
         offset_frames=offset,
         gains={advice: float(g.mean()) for advice, g in gains.items()},
-        advice=_advice(float(own.mean()), gains, offset),
+        advice=_advice(float(own.mean()), gains, offset, seen),
     )
 
 
@@ -326,8 +327,10 @@ def _sure(gain: np.ndarray) -> bool:
     return bool(gain.mean() > SURE * students * _error(gain))
 
 
-def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None) -> str:
+def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None, items: int) -> str:
     """The reading that is clearly better than the host's own, or what else to look at."""
+    if items < FEWEST:
+        return f"{items} pairs say little: give more batches, {FEWEST} pairs or more."
     if offset:
         how = "early: delay" if offset > 0 else "late: advance"
         return f"Audio is {abs(offset)} frames {how} it by {abs(offset) / 25:.2f} s."

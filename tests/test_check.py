@@ -256,6 +256,12 @@ def test_single_items_are_put_together(kind: str) -> None:
     assert found.items == 19 and found.accuracy > 0.9 and not found.advice
 
 
+def test_a_few_pairs_are_no_verdict() -> None:
+    found = check(Lantern(), FrameFormat(), shows(16, 1, batch=4))
+    assert found.accuracy > 0.75 and not found.ok
+    assert found.advice == "4 pairs say little: give more batches, 8 pairs or more."
+
+
 def test_single_items_do_not_take_the_whole_loader() -> None:
     asked = []
 

@@ -91,6 +91,8 @@ def run_prepare(
         f"videos in {took:.0f} s ({result.seconds / max(took, 1e-9):.0f} x real time); "
         f"{len(result.refused)} refused -> {out}"
     )
+    if result.finished:
+        print(f"{result.finished} videos were finished before: nothing to do")
     if result.unnamed:
         print(
             f"--speakers: does not name {result.unnamed} of the videos; their folders are taken "

@@ -106,6 +106,8 @@ class PrepareResult:
     """Inputs that the table of speakers does not name, where one was given."""
     renamed: int = 0
     """Finished clips that got another speaker or language, by the table."""
+    finished: int = 0
+    """Inputs of this call that an earlier one finished, refused ones too: not opened."""
 
 
 def prepare(
@@ -182,7 +184,17 @@ def prepare(
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
         renamed = writer.rename(speakers, languages)
-    return PrepareResult(len(by_key) - same, clips, seconds, refused, cost, same, unnamed, renamed)
+    return PrepareResult(
+        videos=len(by_key) - same,
+        clips=clips,
+        seconds=seconds,
+        refused=refused,
+        cost=cost,
+        same=same,
+        unnamed=unnamed,
+        renamed=renamed,
+        finished=len(videos) - len(by_key),
+    )
 
 
 def _load_detector(spec: ClipSpec, settings: PrepareSettings) -> Detector:
