@@ -206,7 +206,8 @@ def test_a_second_time_nothing_is_done(footage: Path, mixed: tuple[Path, Prepare
     rows = (out / "manifest.jsonl").read_text()
     for paths in ([footage], [footage / "bob", footage / "ann" / "one.mp4"]):
         again = prepare(paths, out, settings=LBP)
-        assert again == PrepareResult(videos=0, clips=0, seconds=0.0, refused=[])
+        n = len(list_inputs(paths))
+        assert again == PrepareResult(videos=0, clips=0, seconds=0.0, refused=[], finished=n)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == shards
     before, after = rows.splitlines(), (out / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(a) for a in after] == [json.loads(b) for b in before]

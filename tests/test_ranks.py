@@ -49,8 +49,11 @@ def test_two_processes_equal_one(tiny_store: ClipStore, tmp_path: Path) -> None:
     assert [(r["stage"], r["step"]) for r in one] == [(r["stage"], r["step"]) for r in two]
     assert {r["stage"] for r in one} == {1, 2, 3}
     assert two[0]["step"] == 1
-    for figure in ("loss", "chance", "similarity_true", "similarity_false"):
+    for figure in ("loss", "chance"):
         assert two[0][figure] == pytest.approx(one[0][figure], rel=1e-5, abs=1e-6), figure
+    # Cosines are rounded as numbers near 1 are, on some CPUs by a little more than 1e-6.
+    for figure in ("similarity_true", "similarity_false"):
+        assert two[0][figure] == pytest.approx(one[0][figure], abs=5e-6), figure
     assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-3)
     # From then on Adam blows rounding up: a gradient of zero has either sign.
     assert two[1]["loss"] == pytest.approx(one[1]["loss"], rel=0.02)

@@ -29,6 +29,8 @@ CONTAINERS = {
 }
 # Their edit list hides what lies before the start.
 _EDIT_LIST = ("mp4", "mov")
+# A longer beginning that it hides is no rounding of a cut: somebody wanted it gone.
+_HIDDEN_S = Fraction(1, 10)
 # A late start is rounded to the movie's clock, which is 1 ms unless it is told otherwise.
 _MOVIE = {"movie_timescale": "90000", "movflags": "+faststart"}
 
@@ -109,7 +111,8 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
         edges: dict[int, Fraction] = {}
         for packet in _packets(file, source, streams):
             stream = packet.stream
-            if stream.type == "video" and packet.is_discard and name not in _EDIT_LIST:
+            is_hidden = packet.is_discard and packet.pts * packet.time_base < -_HIDDEN_S
+            if stream.type == "video" and is_hidden and name not in _EDIT_LIST:
                 raise MediaError(
                     f"{target}: would show what was cut off the beginning of {source}, whose edit "
                     "list only hides it. Give a file that ends in .mp4 or .mov."
