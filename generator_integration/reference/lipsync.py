@@ -162,7 +162,7 @@ def lipsync(
 
 def _check_paths(video: Path, audio: Path, out: Path) -> None:
     """Refuse in a moment what would otherwise fail after minutes."""
-    from generator_integration.reference.writer import FORMATS
+    from syncdisc_plugin.media.remux import CONTAINERS
 
     for name, path in (("video", video), ("audio", audio)):
         if not path.is_file():
@@ -171,9 +171,9 @@ def _check_paths(video: Path, audio: Path, out: Path) -> None:
             raise MediaError(f"{name} {path}: the file is empty. Copy or download it again.")
         if out.exists() and out.samefile(path):
             raise MediaError(f"out {out}: is the {name} itself. Choose another name.")
-    if out.suffix.lower() not in FORMATS:
+    if out.suffix.lower() not in CONTAINERS:
         raise MediaError(
-            f"out {out}: cannot write {out.suffix or 'no suffix'}. Use {', '.join(FORMATS)}."
+            f"out {out}: cannot write {out.suffix or 'no suffix'}. Use {', '.join(CONTAINERS)}."
         )
     if out.is_dir():
         raise MediaError(f"out {out}: is a folder. Give the name of a file.")

@@ -19,10 +19,9 @@ from av.video.reformatter import VideoReformatter
 from generator_integration.reference.playback import Clock
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media.encode import CODECS
+from syncdisc_plugin.media.remux import CONTAINERS, EDIT_LIST
 from syncdisc_plugin.media.stream import SoundStream
 
-# AVI stores no timestamps, and a .ts would need its packets' form changed.
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 # The layouts that FFmpeg's AAC encoder takes; others are mixed to stereo.
 LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
 BIT_RATE = 96_000
@@ -38,7 +37,7 @@ class VideoWriter:
 
     Args:
         path: where to.
-        suffix: the container, one of `FORMATS`.
+        suffix: the container, one of `CONTAINERS`.
         hw: height and width of the frames; odd ones get one more row or column, which encoders
             of video need.
         clock: timing and colours.
@@ -65,10 +64,10 @@ class VideoWriter:
         self._yuv = VideoReformatter()
         self._open = ExitStack()
         video_codec, audio_codec = CODECS[suffix]
-        self._has_edit_list = suffix in (".mp4", ".m4v", ".mov")
+        self._has_edit_list = CONTAINERS[suffix] in EDIT_LIST
         fast_start = {"movflags": "+faststart"} if self._has_edit_list else {}
         try:
-            container = av.open(str(path), "w", format=FORMATS[suffix], options=fast_start)
+            container = av.open(str(path), "w", format=CONTAINERS[suffix], options=fast_start)
             self._container = self._open.enter_context(container)
             self._picture = self._add_picture(video_codec, hw, crf)
             # Damaged sound is encoded as far as it can be heard: packets go on behind that.

@@ -28,7 +28,7 @@ CONTAINERS = {
     ".webm": "webm",
 }
 # Their edit list hides what lies before the start.
-_EDIT_LIST = ("mp4", "mov")
+EDIT_LIST = ("mp4", "mov")
 # A longer beginning that it hides is no rounding of a cut: somebody wanted it gone.
 _HIDDEN_S = Fraction(1, 10)
 # A late start is rounded to the movie's clock, which is 1 ms unless it is told otherwise.
@@ -90,7 +90,7 @@ def check_target(source: Path, target: Path) -> None:
 def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) -> None:
     """Write all packets of the open `file` to `temp`, those of sound `seconds` later."""
     name = CONTAINERS[target.suffix.lower()]
-    options = _MOVIE if name in _EDIT_LIST else {}
+    options = _MOVIE if name in EDIT_LIST else {}
     # A clock that starts late as a whole, as broadcasts' do, starts at 0.
     start_s = Fraction(max(0, file.start_time or 0), av.time_base)
     with (
@@ -112,13 +112,13 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
         for packet in _packets(file, source, streams):
             stream = packet.stream
             is_hidden = packet.is_discard and packet.pts * packet.time_base < -_HIDDEN_S
-            if stream.type == "video" and is_hidden and name not in _EDIT_LIST:
+            if stream.type == "video" and is_hidden and name not in EDIT_LIST:
                 raise MediaError(
                     f"{target}: would show what was cut off the beginning of {source}, whose edit "
                     "list only hides it. Give a file that ends in .mp4 or .mov."
                 )
             if stream.type == "audio":
-                if not _is_in_time(packet, moved[stream.index], edges, name in _EDIT_LIST):
+                if not _is_in_time(packet, moved[stream.index], edges, name in EDIT_LIST):
                     continue
                 heard += 1
             ticks = round(moved[stream.index] / packet.time_base)
@@ -147,7 +147,7 @@ def _add(out: Any, stream: Any, target: Path) -> Any:
             f"{target}: cannot hold {stream.codec_context.name} ({stream.type}). "
             "Give a file that ends in .mkv, or encode the source anew."
         ) from exc
-    if stream.codec_context.codec_tag == "hvc1" and out.format.name in _EDIT_LIST:
+    if stream.codec_context.codec_tag == "hvc1" and out.format.name in EDIT_LIST:
         copy.codec_context.codec_tag = "hvc1"  # Apple's players refuse the default, hev1.
     copy.time_base = stream.time_base
     copy.metadata.update(stream.metadata)
