@@ -555,6 +555,11 @@ def test_evaluate_of_bad_videos_only_says_why(run: Run, net: Path, tmp_path: Pat
     [
         (["--steps", "5"], "--steps: expected at least 10, got 5"),
         (["--reference", "bsae"], "bsae"),
+        (["--init_from", "bsae"], "bsae"),
+        (
+            ["--init_from", "base", "--spec.crop", "aligned"],
+            "--init_from base: was trained on another frame rate, crop or mel than --spec",
+        ),
         (["--choose.speaking", "yes"], "speaking needs what `syncdisc store judge`"),
     ],
 )

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import PROGRAM, SETTINGS
 
-from syncdisc_plugin import SyncLoss
+from syncdisc_plugin import SyncLoss, weights
 from syncdisc_plugin.data.embed import embed_frames
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.split import Split, split_store
@@ -25,12 +25,13 @@ from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, StoreError, WeightsError
 from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.evaluate.views import seen_by
+from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
 from syncdisc_plugin.train.clips import clips_for
 from syncdisc_plugin.train.folder import run_split
 from syncdisc_plugin.train.interrupt import Interrupt
-from syncdisc_plugin.train.measure import reference_judge
+from syncdisc_plugin.train.measure import load_with_view
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
 
 
@@ -314,6 +315,37 @@ def test_a_reference_gives_the_zero(
     assert stage["figures"]["n_windows"] == n
 
 
+def test_a_run_goes_on_from_other_weights(tiny_store: ClipStore, tmp_path: Path) -> None:
+    """Fine-tuning: they are where it starts, they stay with the run, and say what its net is."""
+    torch.manual_seed(3)
+    small = Architecture(face_width=8, audio_width=16, embed_dim=32)
+    given = tmp_path / "given.safetensors"
+    net = Discriminator(tiny_store.spec, small)
+    weights.save(net, given)
+    run = tmp_path / "run"
+    settings = replace(
+        SETTINGS, steps=40, last_stage=1, init_from=str(given), architecture=Architecture()
+    )
+    path = train(tiny_store, run, settings)
+    start = weights.load(run / "stage0.safetensors").state_dict()
+    assert all(torch.equal(start[name], value) for name, value in net.state_dict().items())
+    trained = weights.load(path)
+    assert trained.arch == small
+    moved = trained.face.state_dict()
+    far = [
+        (moved[n].float() - v.float()).norm() / v.float().norm().clamp(min=1e-6)
+        for n, v in net.face.state_dict().items()
+        if v.ndim > 1
+    ]
+    assert 0 < max(far) < 0.5  # another seed's would be some 1.4 away
+    assert weights.read_about(path)["init_from"] == str(given)
+    given.unlink()
+    (run / "state.safetensors").unlink()
+    train(tiny_store, run, settings, resume=True)
+    again = weights.load(path).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in trained.state_dict().items())
+
+
 def test_what_is_refused_leaves_no_run_behind(
     tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +358,8 @@ def test_what_is_refused_leaves_no_run_behind(
     with pytest.raises(WeightsError, match="bsae"):
         train(tiny_store, run, replace(SETTINGS, reference="bsae"))
     assert not (run / "settings.json").exists()
+    with pytest.raises(ValueError, match=r"--architecture: .*face_width=32.*got.*=8"):
+        train(tiny_store, run, replace(SETTINGS, init_from="base"))
     # Chunks as long as the shortest clip, which a lag shortens.
     with monkeypatch.context() as patch:
         patch.setattr(filtering.FilterResult, "common_lag", 4)
@@ -372,14 +406,14 @@ def test_a_reference_sees_the_store_in_its_own_size(tiny_store: ClipStore, tmp_p
     """Not the pixels at its own places in larger crops: those show another part of the face."""
     spec = replace(tiny_store.spec, face_px=192)
     larger = seen_by(tiny_store, spec)
-    judge, view = reference_judge("base", larger, torch.device("cpu"))
+    judge, view = load_with_view("base", larger, torch.device("cpu"))
     clip = tiny_store.clips[0]
     want, got = (embed_frames(judge, s.frames(clip)[:12]) for s in (tiny_store, view))
     assert (want * got).sum(1).min() > 0.95
     aligned = seen_by(tiny_store, tiny_store.spec)
     aligned.spec = replace(tiny_store.spec, crop="aligned")
     with pytest.raises(StoreError, match="another frame rate, crop or mel"):
-        reference_judge("base", aligned, torch.device("cpu"))
+        load_with_view("base", aligned, torch.device("cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

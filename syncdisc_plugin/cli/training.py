@@ -74,7 +74,7 @@ def run(args: Sequence[str]) -> int:
     own = parsed.device == "auto" or parsed.detector in ("auto", "yunet", "lbp", "none")
     device = "cpu" if own else parsed.device
     if not (parsed.out / "settings.json").exists():  # else training has begun on what there is
-        _check_ahead(_train_settings(parsed), parsed.out / "store")
+        _check_ahead(_train_settings(parsed), parsed.out / "store", parsed.spec)
         settings = prepare_settings(parsed, device)
         run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
     store = ClipStore(parsed.out / "store")
@@ -86,13 +86,20 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _check_ahead(settings: TrainSettings, store: Path) -> None:
+def _check_ahead(settings: TrainSettings, store: Path, spec: Namespace) -> None:
     """Refuse before a night of preparing what would be refused after it."""
     from syncdisc_plugin import weights
     from syncdisc_plugin.data.store import JUDGED
+    from syncdisc_plugin.evaluate.views import can_see
+    from syncdisc_plugin.spec import ClipSpec
 
-    if settings.reference:
-        weights.load(settings.reference)
+    asked = ClipSpec(**vars(spec))
+    for name, ref in (("reference", settings.reference), ("init_from", settings.init_from)):
+        if ref and not can_see(asked, weights.load(ref).spec):
+            raise RunError(
+                f"--{name} {ref}: was trained on another frame rate, crop or mel than --spec asks "
+                "for. Leave --spec out, or give other weights."
+            )
     if settings.choose.of_judge and not (store / JUDGED).exists():
         raise RunError(
             f"--choose: {', '.join(settings.choose.of_judge)} needs what `syncdisc store judge` "

@@ -23,10 +23,15 @@ class RunRecords:
     heldout: dict[int, dict[str, Any]]
     """RUN/heldout/stageN.json by stage."""
     figures: dict[int, dict[str, Any]]
-    """Held-out figures by stage, 0 the untrained net's."""
+    """Held-out figures by stage, 0 the first weights'."""
     about: dict[str, Any]
     """What the newest weights say of themselves."""
     settings: dict[str, Any]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What the stages are called; 0 is what the run began with."""
+        return {**NAMES, 0: "At the start"} if self.settings.get("init_from") else NAMES
 
     @property
     def stage(self) -> int:

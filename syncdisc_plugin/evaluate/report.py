@@ -14,7 +14,7 @@ from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import figures
 from syncdisc_plugin.evaluate.page import document, faces, folded, grid, table
-from syncdisc_plugin.evaluate.records import NAMES, RunRecords, read_json, read_records
+from syncdisc_plugin.evaluate.records import RunRecords, read_json, read_records
 
 MEANING = {
     "Pair accuracy": "How often the true audio is closer than audio of the same clip that is 5 or "
@@ -109,7 +109,7 @@ def _headline(left: RunRecords) -> str:
 def _stages(left: RunRecords) -> str:
     head = ["", "Pairs", "PM 5", "PM 15", "Within 1 frame", "Calibration error", "Gap", "Clips"]
     rows = []
-    for stage, name in NAMES.items():
+    for stage, name in left.names.items():
         if stage > left.last:
             break
         f = left.figures.get(stage)
@@ -128,7 +128,7 @@ def _stages(left: RunRecords) -> str:
     if left.about.get("split"):
         words += f" Split: {left.about['split']}."
     if 0 in left.figures:
-        words += " The untrained net is measured on a part of the held-out clips."
+        words += " The first weights are measured on a part of the held-out clips."
     return f"<p>{escape(words)}</p>{table('Figures by stage', head, rows)}"
 
 
@@ -296,7 +296,7 @@ def _histograms(left: RunRecords) -> str:
         means = [held["figures"][f"similarity_{kind}"] for kind in ("true", "false")]
         words = "mean of true pairs {:.2f}, of false pairs {:.2f}".format(*means)
         words += f", gap {held['figures']['gap']:.2f}."
-        words = f"<strong>{NAMES[stage]}</strong>: {words}"
+        words = f"<strong>{left.names[stage]}</strong>: {words}"
         drawn.append(figures.similarities(words, held["histogram"]))
     return _by_stage(
         "How alike the net finds a held-out clip's mouth and its audio: true pairs, and false "
@@ -312,7 +312,7 @@ def _curves(left: RunRecords) -> str:
         if rows := held["curves"]:
             near = sum(abs(row["offset_frames"]) <= 1 for row in rows)
             words = f"{near} of {_count(len(rows), 'clip')} peak within 1 frame of zero."
-            words = f"<strong>{NAMES[stage]}</strong>: {words}"
+            words = f"<strong>{left.names[stage]}</strong>: {words}"
             drawn.append(figures.curves(words, [row["similarity"] for row in rows]))
     return _by_stage(
         "Held-out clips with their audio shifted by up to 15 frames. A good net has one sharp "

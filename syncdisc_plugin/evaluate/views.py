@@ -38,6 +38,19 @@ class Condition:
     """What becomes of the audio."""
 
 
+def can_see(stored: ClipSpec, spec: ClipSpec) -> bool:
+    """Whether clips stored by the one spec can be given the sizes of a net of the other."""
+    # What a net may choose on its own: the crop's size, the part that it sees, its window.
+    free = replace(
+        stored,
+        face_px=spec.face_px,
+        region=spec.region,
+        window_frames=spec.window_frames,
+        window_mels=spec.window_mels,
+    )
+    return free == spec
+
+
 def seen_by(store: ClipStore, spec: ClipSpec) -> ClipStore:
     """The store with its clips in the sizes of a net of another spec.
 
@@ -46,15 +59,7 @@ def seen_by(store: ClipStore, spec: ClipSpec) -> ClipStore:
     """
     if store.spec == spec:
         return store
-    # What a net may choose on its own: the crop's size, the part that it sees, its window.
-    free = replace(
-        store.spec,
-        face_px=spec.face_px,
-        region=spec.region,
-        window_frames=spec.window_frames,
-        window_mels=spec.window_mels,
-    )
-    if free != spec:
+    if not can_see(store.spec, spec):
         raise StoreError(
             f"{store.root}: prepared with another frame rate, crop or mel than the weights were "
             "trained on. Prepare the videos again with the checkpoint's spec."

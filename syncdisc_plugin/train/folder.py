@@ -6,16 +6,19 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.split import Split, chosen_split, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.train.checkpoint import Progress, read_progress
 from syncdisc_plugin.train.clips import FILTERS
 from syncdisc_plugin.train.settings import TrainSettings
 
 SETTINGS, CLIPS = "settings.json", "clips.json"
+START = "stage0.safetensors"  # of a run that goes on from other weights
 # What a run that finds it takes for its own.
 _TAKEN_UP = (
     CLIPS,
@@ -48,8 +51,12 @@ def open_run(
     return settings, None
 
 
-def begin_run(run: Path, settings: TrainSettings, split: Split) -> None:
-    """Write the settings and the clips that hold from now on."""
+def begin_run(
+    run: Path, settings: TrainSettings, split: Split, start: Discriminator | None
+) -> None:
+    """Write the settings, the clips and the first weights, if not random, that hold from now on."""
+    if start:
+        weights.save(start, run / START, init_from=settings.init_from)
     write_text(run / SETTINGS, json.dumps(asdict(settings), indent=1))
     train, heldout = ([clip.id for clip in part] for part in (split.train, split.heldout))
     write_text(run / CLIPS, json.dumps({"note": split.note, "train": train, "heldout": heldout}))
@@ -57,7 +64,7 @@ def begin_run(run: Path, settings: TrainSettings, split: Split) -> None:
 
 def abandon_run(run: Path) -> None:
     """Leave nothing of a run that was refused before its first step."""
-    for name in (SETTINGS, CLIPS, "reference.json"):
+    for name in (SETTINGS, CLIPS, START, "reference.json"):
         (run / name).unlink(missing_ok=True)
 
 

@@ -22,16 +22,16 @@ from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.checkpoint import Progress, load_state, save_state
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
-from syncdisc_plugin.train.folder import abandon_run, begin_run, open_run, run_split
+from syncdisc_plugin.train.folder import START, abandon_run, begin_run, open_run, run_split
 from syncdisc_plugin.train.gap import measure_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
     clip_scores,
+    load_with_view,
     measure_heldout,
     measure_lag,
     no_worse,
-    reference_judge,
     write_heldout,
 )
 from syncdisc_plugin.train.ranks import Ranks, join, share_norms
@@ -41,7 +41,7 @@ from syncdisc_plugin.train.schedule import (
     plan_steps,
     time_step,
 )
-from syncdisc_plugin.train.settings import TrainSettings
+from syncdisc_plugin.train.settings import TrainSettings, with_architecture
 from syncdisc_plugin.train.stage_loss import stage_loss
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
@@ -67,8 +67,8 @@ def train(
     Raises:
         RunError: the folder holds a run and `resume` is false, parts of one, or one of other clips.
         StoreError: the store has too little for a held-out split, or another spec than the
-            reference.
-        WeightsError: the reference cannot be loaded.
+            reference or the weights to go on from.
+        WeightsError: one of these cannot be loaded.
     """
     settings = settings or TrainSettings()
     ranks = join(choose_device(settings.device))
@@ -91,24 +91,30 @@ class Trainer:
         interrupt: Interrupt,
         ranks: Ranks,
     ) -> None:
-        self.store, self.run, self._interrupt, self.ranks = store, run, interrupt, ranks
+        self.run, self._interrupt, self.ranks = run, interrupt, ranks
         self.s, progress = ranks.agree(open_run(run, settings, resume) if ranks.first else None)
         settings = self.s
         self.progress = progress or Progress()
         self.rows = ranks.share(settings.batch_clips)
-        self.split: Split = ranks.agree(run_split(run, store, settings) if ranks.first else None)
         self.device = torch.device(choose_device(settings.device))
+        start = None
+        if settings.init_from:
+            ref = str(run / START) if progress else settings.init_from
+            start, store = load_with_view(ref, store, self.device)
+            settings = with_architecture(settings, start.arch)
+        self.store = store
+        self.split: Split = ranks.agree(run_split(run, store, settings) if ranks.first else None)
         self.precision = choose_precision(settings.precision, self.device)
         self.probe = some_frames(self.split.heldout, settings.heldout_frames)
         if progress is None:
             self._sampler([Item(c) for c in self.split.train])  # refuses what cannot be trained on
             if settings.reference:
-                reference_judge(settings.reference, store, self.device)
+                load_with_view(settings.reference, store, self.device)
             # Only now: what was refused until here leaves no run behind. The precision is stored
             # as it was found, so that a machine that would choose otherwise goes on alike.
             self.s = replace(settings, precision=self.precision)
             if ranks.first:
-                begin_run(run, self.s, self.split)
+                begin_run(run, self.s, self.split, start)
         clips = self.split.train + self.probe
         self.lag: int = ranks.agree(
             measure_lag(run, self.s.reference, store, clips, self.device, self.precision)
@@ -281,13 +287,10 @@ class Trainer:
         return verdict
 
     def _finish_untrained(self, net: Discriminator) -> None:
-        """What a net that has learnt nothing scores: the report's first picture."""
-        untrained = copy.deepcopy(net)
-        write_heldout(
-            self.run,
-            0,
-            measure_heldout(untrained, self.store, self.probe, self.precision, self.lag),
-        )
+        """What the first weights score, those of chance as a rule: the report's first picture."""
+        first = copy.deepcopy(net)
+        figures = measure_heldout(first, self.store, self.probe, self.precision, self.lag)
+        write_heldout(self.run, 0, figures)
 
     def _finish(self, stage: int) -> None:
         """All held-out figures of the stage's best weights; they are calibrated and kept."""
@@ -320,8 +323,8 @@ class Trainer:
     # ------------------------------------------------------------------ state and budget
 
     def _start(self, stage: int) -> tuple[Discriminator, Discriminator, torch.optim.Optimizer]:
-        """Net, its average, a fresh optimiser; from the seed, or from the stage before."""
-        if stage == 1:
+        """Net, its average, a fresh optimiser; from the seed, or from the weights before."""
+        if stage == 1 and not self.s.init_from:
             torch.manual_seed(self.s.seed)
             net = Discriminator(self.store.spec, self.s.architecture).to(self.device)
         else:
@@ -345,6 +348,7 @@ class Trainer:
             self.run / f"stage{stage}.safetensors",
             stage=stage,
             step=self.progress.step,
+            init_from=self.s.init_from,
             split=self.split.note,
             speakers=len({c.speaker for c in self.split.train}),
             minutes_of_footage=round(

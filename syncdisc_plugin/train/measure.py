@@ -100,17 +100,17 @@ def write_verdicts(run: Path, result: FilterResult, name: str = "filter") -> Non
     write_text(run / f"{name}.jsonl", rows)
 
 
-def reference_judge(
-    reference: str, store: ClipStore, device: torch.device
+def load_with_view(
+    ref: str, store: ClipStore, device: torch.device
 ) -> tuple[Discriminator, ClipStore]:
-    """The reference, and the store in the size that it was trained on.
+    """A discriminator, and the store in the size that it was trained on.
 
     Raises:
         WeightsError: it cannot be loaded.
         StoreError: it was trained on another crop or mel.
     """
-    judge = weights.load(reference, device)
-    return judge, seen_by(store, judge.spec)
+    net = weights.load(ref, device)
+    return net, seen_by(store, net.spec)
 
 
 def measure_lag(
@@ -129,7 +129,7 @@ def measure_lag(
     if not reference:
         return 0
     if not path.exists():
-        judge, view = reference_judge(reference, store, device)
+        judge, view = load_with_view(reference, store, device)
         title = f"reference {reference}"
         result = judge_store(judge, view, clips, precision=precision, title=title)
         sure = len(result.verdicts) - result.count("dropped")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from syncdisc_plugin.data.augment import Augment
@@ -91,6 +91,9 @@ class TrainSettings:
     reference: str = ""
     """Weights (a shipped name such as base, or a checkpoint) that give the zero of the time axis:
     a constant lag of the whole set cannot be seen from inside, and is undone by it."""
+    init_from: str = ""
+    """Weights (a shipped name such as base, or a checkpoint) that stage 1 goes on from, in place of
+    random ones: fine-tuning, for footage of minutes. They say what architecture is."""
     last_stage: int = 3
     """The stage after which the run ends; the budget is for the stages until then."""
     compile: bool = False
@@ -145,6 +148,20 @@ class TrainSettings:
     def stage(self, number: int) -> StageSettings:
         """Settings of stage 1, 2 or 3."""
         return (self.stage1, self.stage2, self.stage3)[number - 1]
+
+
+def with_architecture(settings: TrainSettings, found: Architecture) -> TrainSettings:
+    """The settings with the architecture of the weights that a run goes on from.
+
+    Raises:
+        ValueError: another one was asked for.
+    """
+    if settings.architecture not in (Architecture(), found):
+        raise ValueError(
+            f"--architecture: expected that of --init_from {settings.init_from}, {found}, got "
+            f"{settings.architecture}. Leave one of the two out."
+        )
+    return replace(settings, architecture=found)
 
 
 def _rebuild(kind: type, raw: dict[str, Any], where: str) -> dict[str, Any]:
