@@ -100,7 +100,8 @@ def _amounts(store: ClipStore, found: Diagnosis) -> None:
         "amount",
         minutes >= MIN_MINUTES,
         f"{minutes:.1f} minutes in {len(store)} clips",
-        f"Below {MIN_MINUTES} minutes a net learns the clips by heart; add footage.",
+        f"Below {MIN_MINUTES} minutes a net learns the clips by heart: add footage, or go on from "
+        "other weights, train with --init_from base.",
     )
     most = max(frames.values()) / sum(frames.values())
     found.add(
