@@ -10,9 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.nn.foreign import Wav2LipExpert
 from syncdisc_plugin.timing import mel_start
 
@@ -77,17 +79,20 @@ def test_clean_footage_is_the_store_and_a_part_is_a_part(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("architecture", [None, Architecture(8, 8, 32)])
 def test_the_fields_recipe_trains_and_is_measured(
     bench: dict[str, ModuleType],
     tiny_store: ClipStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    architecture: Architecture | None,
 ) -> None:
+    """With the net that goes with it (a), and with ours (b)."""
     monkeypatch.setattr(bench["field"], "BATCH", 8)
     monkeypatch.setattr(bench["field"], "MEASURES", 2)
     torch.manual_seed(0)
     net, log = bench["field"].train_field(
-        Wav2LipExpert(),
+        Discriminator(tiny_store.spec, architecture) if architecture else Wav2LipExpert(),
         tiny_store,
         tiny_store.clips[:8],
         tiny_store.clips[8:],
@@ -99,7 +104,10 @@ def test_the_fields_recipe_trains_and_is_measured(
     assert len(log["curve"]) == 2 and log["steps"] >= 1
     assert 0.4 < log["curve"][0]["loss"] < 3  # not yet learnt
     (one,) = embed_clips(net, tiny_store, tiny_store.clips[8:9])
-    assert one.v.shape == one.a.shape == (tiny_store.windows(one.clip), 512)
+    assert one.v.shape == one.a.shape
+    assert one.v.shape == (tiny_store.windows(one.clip), 32 if architecture else 512)
+    kept = load_file(tmp_path / "field.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in net.state_dict().items())
 
 
 def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def train_field(
                 if len(curve) == MEASURES:
                     break
     bar.close()
-    save_file(kept.state_dict(), out)
+    save_file({k: v.contiguous() for k, v in kept.state_dict().items()}, out)
     return kept, {
         "steps": step,
         "pairs": step * BATCH,
