@@ -181,7 +181,7 @@ class Trainer:
             p.steps = self._replan(stage)
             p = self._measure(stage, average)[0]
             if stage == 1 and ranks.first:
-                self._finish_untrained(average)
+                self._measure_start(average)
         hidden = None if ranks.first else True
         bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=hidden)
         with ThreadPoolExecutor(1) as loader:
@@ -286,7 +286,7 @@ class Trainer:
         self._log("measure", stage, seconds=round(self._seconds(), 2), **values)
         return verdict
 
-    def _finish_untrained(self, net: Discriminator) -> None:
+    def _measure_start(self, net: Discriminator) -> None:
         """What the first weights score, those of chance as a rule: the report's first picture."""
         first = copy.deepcopy(net)
         figures = measure_heldout(first, self.store, self.probe, self.precision, self.lag)
