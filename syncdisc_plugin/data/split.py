@@ -77,7 +77,8 @@ def split_store(
         )
     by = "speaker" if speakers or len(known) > 1 else "source"
     if speakers:
-        heldout, note = set(speakers), f"{len(set(speakers))} named speakers held out"
+        heldout = set(speakers)
+        note = f"{len(heldout)} named speaker{'s' * (len(heldout) > 1)} held out"
     else:
         heldout = _draw(store, by, share, seed)
         note = f"{len(heldout)} of {len({getattr(c, by) for c in store.clips})} {by}s held out"
