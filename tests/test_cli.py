@@ -560,6 +560,10 @@ def test_evaluate_of_bad_videos_only_says_why(run: Run, net: Path, tmp_path: Pat
             ["--init_from", "base", "--spec.crop", "aligned"],
             "--init_from base: was trained on another frame rate, crop or mel than --spec",
         ),
+        (
+            ["--init_from", "base", "--architecture.face_width", "16"],
+            "--architecture: expected that of --init_from base, .*width=32.*got.*width=16",
+        ),
         (["--choose.speaking", "yes"], "speaking needs what `syncdisc store judge`"),
     ],
 )

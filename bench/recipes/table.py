@@ -132,17 +132,22 @@ def _draw(rows: list[dict], path: Path) -> None:
     panels = [(_over_time, timed), *([(_over_spoiled, spoiled)] if spoiled else [])]
     width = 5.5 * len(panels)
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 4), layout="constrained")
-    known = {}
+    drawn = {}
     for (panel, shown), axis in zip(panels, np.atleast_1d(axes), strict=True):
         panel(axis, shown)
         axis.set_title(_said(*_budget(shown[0])), fontsize=9)
         axis.set_ylim(0, 1)
-        known |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-    names = [name.strip() for name in NAMES.values() if name.strip() in known]
-    if names:
-        handles = [known[name] for name in names]
-        where = {"loc": "outside lower center", "ncols": 3 * len(panels)}
-        figure.legend(handles, names, frameon=False, fontsize=8, **where)
+        handles, labels = axis.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    names = [name.strip() for name in NAMES.values() if name.strip() in drawn]
+    figure.legend(
+        [drawn[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncols=3 * len(panels),
+        frameon=False,
+        fontsize=8,
+    )
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 

@@ -95,11 +95,16 @@ def _check_ahead(settings: TrainSettings, store: Path, spec: Namespace) -> None:
 
     asked = ClipSpec(**vars(spec))
     for name, ref in (("reference", settings.reference), ("init_from", settings.init_from)):
-        if ref and not can_see(asked, weights.load(ref).spec):
+        if not ref:
+            continue
+        net = weights.load(ref)
+        if not can_see(asked, net.spec):
             raise RunError(
                 f"--{name} {ref}: was trained on another frame rate, crop or mel than --spec asks "
                 "for. Leave --spec out, or give other weights."
             )
+        if name == "init_from":
+            settings.with_architecture(net.arch)
     if settings.choose.of_judge and not (store / JUDGED).exists():
         raise RunError(
             f"--choose: {', '.join(settings.choose.of_judge)} needs what `syncdisc store judge` "

@@ -23,7 +23,7 @@ from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.groups import group_names, read_columns
 from syncdisc_plugin.evaluate.metrics import CONTEXTS
 from syncdisc_plugin.evaluate.summary import Tally, known, whole
-from syncdisc_plugin.evaluate.views import CONDITIONS, seen_by, under
+from syncdisc_plugin.evaluate.views import CONDITIONS, load_with_view, seen_by, under
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
@@ -109,8 +109,8 @@ def load_for(store: ClipStore, ref: str | Path) -> tuple[Discriminator, ClipStor
     Raises:
         StoreError: they were trained on another frame rate, crop, margin or mel.
     """
-    net = freeze(weights.load(ref, choose_device("auto")))
-    return net, seen_by(store, net.spec)
+    net, view = load_with_view(ref, store, choose_device("auto"))
+    return freeze(net), view
 
 
 def _evaluate(

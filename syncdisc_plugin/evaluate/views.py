@@ -7,15 +7,18 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from syncdisc_plugin import weights
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.mel import log_mel
+from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.spec import ClipSpec
 
 Picture = Callable[[np.ndarray, ClipSpec], np.ndarray]
@@ -68,6 +71,19 @@ def seen_by(store: ClipStore, spec: ClipSpec) -> ClipStore:
     view.spec = spec
     view.picture = partial(_resize, side=spec.stored_px)
     return view
+
+
+def load_with_view(
+    ref: str | Path, store: ClipStore, device: str | torch.device
+) -> tuple[Discriminator, ClipStore]:
+    """A discriminator, and the store in the size that it was trained on.
+
+    Raises:
+        WeightsError: it cannot be loaded.
+        StoreError: it was trained on another crop or mel.
+    """
+    net = weights.load(ref, device)
+    return net, seen_by(store, net.spec)
 
 
 def under(store: ClipStore, condition: Condition) -> ClipStore:

@@ -18,6 +18,7 @@ from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, some_frames
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
+from syncdisc_plugin.evaluate.views import load_with_view
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.checkpoint import Progress, load_state, save_state
@@ -28,7 +29,6 @@ from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
     clip_scores,
-    load_with_view,
     measure_heldout,
     measure_lag,
     no_worse,
@@ -41,7 +41,7 @@ from syncdisc_plugin.train.schedule import (
     plan_steps,
     time_step,
 )
-from syncdisc_plugin.train.settings import TrainSettings, with_architecture
+from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
@@ -101,7 +101,7 @@ class Trainer:
         if settings.init_from:
             ref = str(run / START) if progress else settings.init_from
             start, store = load_with_view(ref, store, self.device)
-            settings = with_architecture(settings, start.arch)
+            settings = settings.with_architecture(start.arch)
         self.store = store
         self.split: Split = ranks.agree(run_split(run, store, settings) if ranks.first else None)
         self.precision = choose_precision(settings.precision, self.device)

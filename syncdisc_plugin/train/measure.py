@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import FilterResult, judge_store
@@ -19,7 +18,7 @@ from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.summary import summary
-from syncdisc_plugin.evaluate.views import seen_by
+from syncdisc_plugin.evaluate.views import load_with_view
 from syncdisc_plugin.nn import Discriminator, offset_curve
 
 HISTOGRAM_EDGES = np.linspace(-1, 1, 101)
@@ -98,19 +97,6 @@ def write_verdicts(run: Path, result: FilterResult, name: str = "filter") -> Non
     # Last: a run that finds this file takes the filter as done.
     rows = "".join(json.dumps(v.row()) + "\n" for v in result.verdicts)
     write_text(run / f"{name}.jsonl", rows)
-
-
-def load_with_view(
-    ref: str, store: ClipStore, device: torch.device
-) -> tuple[Discriminator, ClipStore]:
-    """A discriminator, and the store in the size that it was trained on.
-
-    Raises:
-        WeightsError: it cannot be loaded.
-        StoreError: it was trained on another crop or mel.
-    """
-    net = weights.load(ref, device)
-    return net, seen_by(store, net.spec)
 
 
 def measure_lag(

@@ -149,19 +149,18 @@ class TrainSettings:
         """Settings of stage 1, 2 or 3."""
         return (self.stage1, self.stage2, self.stage3)[number - 1]
 
+    def with_architecture(self, found: Architecture) -> TrainSettings:
+        """The same with the architecture of the weights that a run goes on from.
 
-def with_architecture(settings: TrainSettings, found: Architecture) -> TrainSettings:
-    """The settings with the architecture of the weights that a run goes on from.
-
-    Raises:
-        ValueError: another one was asked for.
-    """
-    if settings.architecture not in (Architecture(), found):
-        raise ValueError(
-            f"--architecture: expected that of --init_from {settings.init_from}, {found}, got "
-            f"{settings.architecture}. Leave one of the two out."
-        )
-    return replace(settings, architecture=found)
+        Raises:
+            ValueError: another one was asked for.
+        """
+        if self.architecture not in (Architecture(), found):
+            raise ValueError(
+                f"--architecture: expected that of --init_from {self.init_from}, {found}, got "
+                f"{self.architecture}. Leave one of the two out."
+            )
+        return replace(self, architecture=found)
 
 
 def _rebuild(kind: type, raw: dict[str, Any], where: str) -> dict[str, Any]:
