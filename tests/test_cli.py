@@ -6,8 +6,10 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -381,6 +383,26 @@ def test_ctrl_c_says_what_is_kept(
     assert capsys.readouterr().err.endswith(words if words.endswith("\n") else f"{words}\n")
 
 
+def test_sigterm_stops_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from syncdisc_plugin.atomic import replacing
+
+    def long_command(args: object) -> int:
+        with replacing(tmp_path / "out.mp4") as temp:
+            temp.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return 0
+
+    monkeypatch.setattr("syncdisc_plugin.cli._command", lambda verb: long_command)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["prepare", "x", "--out", "y"]) == 130
+    assert capsys.readouterr().err.endswith("stopped. The same command goes on.\n")
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     from syncdisc_plugin.errors import MediaError
 
@@ -437,8 +459,9 @@ def test_prepare_score_filter_evaluate(run: Run, footage: Path, net: Path, tmp_p
         assert -15 <= track["offset_frames"] <= 15 and track["confidence"] >= 0
         assert len(track["probability_over_time"]) == round(track["seconds"] * 25) - 4
         assert len(track["similarity_over_offset"]) == 31
-        peak = int(np.argmax(track["similarity_over_offset"])) - 15
-        assert track["offset_frames"] == peak
+        # By value: rounded as printed, two offsets of a net that learnt nothing may be equal.
+        curve = track["similarity_over_offset"]
+        assert curve[track["offset_frames"] + 15] == max(curve)
         assert 0 <= track["probability"] <= 1
         x1, y1, x2, y2 = track["box"]
         assert 0 <= x1 < x2 <= 176 and 0 <= y1 < y2 <= 176

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from io import TextIOWrapper
@@ -46,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     debug = "--debug" in rest
     try:
-        return _command(verb)([a for a in rest if a != "--debug"])
+        with _ended_as_by_ctrl_c():
+            return _command(verb)([a for a in rest if a != "--debug"])
     except (SyncDiscError, ValueError, OSError) as error:
         if debug:
             raise
@@ -55,6 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nsyncdisc {verb}: stopped.{_afterwards(verb, rest)}", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which schedulers and containers send, stops a command as Ctrl-C does.
+
+    By itself it would end the process at once, with half-written files left beside the whole ones.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may take signals over
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _afterwards(verb: str, rest: Sequence[str]) -> str:
