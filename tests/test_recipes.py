@@ -27,9 +27,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
 
     monkeypatch.syspath_prepend(str(FOLDER))
     try:
-        yield {name: importlib.import_module(name) for name in ("spoil", "field", "table")}
+        yield {name: importlib.import_module(name) for name in ("split", "spoil", "field", "table")}
     finally:
-        for name in ("spoil", "field", "table"):
+        for name in ("split", "spoil", "field", "table"):
             sys.modules.pop(name, None)
 
 
@@ -118,7 +118,7 @@ def test_the_table_shows_means_and_spread(bench: dict[str, ModuleType], tmp_path
             "ece": None if arm == "field" else 0.02,
         }
         curve = [{"seconds": 60 * i, "pm_accuracy_15": pm * i / 3} for i in range(4)]
-        about = {"arm": arm, "seed": seed, "spoil": part, "minutes": 30, "cores": 2}
+        about = {"arm": arm, "seed": seed, "spoil": part, "minutes": 30, "cores": 2, "draw": 13}
         about |= {"steps": 100, "pairs": 6400, "seconds": 1800.0}
         return json.dumps({**about, "curve": curve, "test": figures, "wild": figures, **more})
 

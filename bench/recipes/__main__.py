@@ -19,14 +19,13 @@ Nothing else should run on those cores meanwhile.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from field import train_field
+from split import add_footage, prepared
 from spoil import KINDS, Footage
 from table import CONTEXTS, write_table
 
@@ -35,7 +34,6 @@ from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.filter import judge_store
 from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.pool import cores
-from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.summary import summary
@@ -50,28 +48,17 @@ ARMS = ("stages", "control", "field", "field-loss")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_footage(parser)
     parser.add_argument("--rows", type=Path, help="all rows so far, WORK/rows.jsonl when left out")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--spoil", type=float, nargs="+", default=[0.0, 0.1, 0.3, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--train", nargs="+", default=["presenters", "grid_s1"])
-    parser.add_argument("--thin", nargs="*", default=["grid_s1"], help="of these, every third clip")
-    parser.add_argument("--wild", default="mixed", help="never trained on")
-    parser.add_argument("--test-speakers", type=int, default=6)
-    parser.add_argument("--dev-speakers", type=int, default=3)
     args = parser.parse_args()
     rows = args.rows or args.out / "rows.jsonl"
     own = cores()
-    store = _prepared(args)
-    sets = _divide(store, args)
-    for name, clips in sets.items():
-        frames = sum(c.n_frames for c in clips)
-        speakers = len({c.speaker for c in clips})
-        print(f"{name}: {len(clips)} clips, {speakers} speakers, {frames / 1500:.1f} minutes")
-    budget = {"minutes": args.minutes, "cores": own}
+    store, sets = prepared(args)
+    budget = {"minutes": args.minutes, "cores": own, "draw": args.draw}
     rows.touch()
     done = {
         (r["arm"], r["spoil"], r["seed"]) for r in read_rows(rows) if budget.items() <= r.items()
@@ -81,7 +68,9 @@ def main() -> None:
             for arm in args.arms:
                 if (_rows_of(arm)[-1], part, seed) in done:
                     continue
-                run = args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}-{own}"
+                run = (
+                    args.out / "runs" / f"{arm}-{part:g}-{seed}-{args.minutes:g}-{own}-{args.draw}"
+                )
                 for row in _run(arm, part, seed, run, args.minutes, store, sets):
                     row = {"spoil": part, "seed": seed, **budget, **row}
                     with rows.open("a") as file:
@@ -89,46 +78,6 @@ def main() -> None:
                     print(json.dumps({k: v for k, v in row.items() if k != "curve"}))
                 write_table(rows)
     write_table(rows)
-
-
-def _prepared(args: argparse.Namespace) -> ClipStore:
-    root = args.out / "store"
-    folders = [args.clips / name for name in (*args.train, args.wild)]
-    speakers = args.clips / "clips.csv"
-    prepare(folders, root, settings=PrepareSettings(speakers=speakers))
-    return ClipStore(root)
-
-
-def _divide(store: ClipStore, args: argparse.Namespace) -> dict[str, list[Clip]]:
-    """Test and dev are speakers of the first folder, in a fixed order."""
-
-    def folder(clip: Clip) -> str:
-        return Path(clip.source).resolve().relative_to(args.clips.resolve()).parts[0]
-
-    main = [c for c in store.clips if folder(c) == args.train[0]]
-    frames = Counter[str]()
-    for c in main:
-        frames[c.speaker] += c.n_frames
-    # A speaker with a tenth of the footage stays in training.
-    small = [s for s in frames if frames[s] < 0.1 * sum(frames.values())]
-    # This draw has six test speakers on whom no setting of the trainer was tried.
-    order = sorted(small, key=lambda name: hashlib.sha256(f"13/{name}".encode()).digest())
-    test = set(order[: args.test_speakers])
-    dev = set(order[args.test_speakers : args.test_speakers + args.dev_speakers])
-    out: dict[str, list[Clip]] = {"train": [], "dev": [], "test": [], "wild": []}
-    seen = Counter[str]()
-    for c in store.clips:
-        name = folder(c)
-        seen[name] += 1
-        if name == args.wild:
-            out["wild"].append(c)
-        elif name == args.train[0] and c.speaker in test:
-            out["test"].append(c)
-        elif name == args.train[0] and c.speaker in dev:
-            out["dev"].append(c)
-        elif name not in args.thin or seen[name] % 3 == 0:
-            out["train"].append(c)
-    return out
 
 
 def _rows_of(arm: str) -> list[str]:

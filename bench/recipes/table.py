@@ -12,6 +12,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from split import DRAW
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.manifest import read_rows
@@ -42,9 +43,9 @@ def write_table(path: Path) -> None:
     """Mean over the seeds, with the least and the greatest where there are several."""
     rows = list(read_rows(path))
     text = []
-    for minutes, cores, part in sorted({(*_budget(r), r["spoil"]) for r in rows}):
-        mine = [r for r in rows if (*_budget(r), r["spoil"]) == (minutes, cores, part)]
-        text += [f"\n## {_said(minutes, cores)}, {part:.0%} of the training clips spoiled\n"]
+    for *setting, part in sorted({(*_setting(r), r["spoil"]) for r in rows}):
+        mine = [r for r in rows if [*_setting(r), r["spoil"]] == [*setting, part]]
+        text += [f"\n## {_said(*setting)}, {part:.0%} of the training clips spoiled\n"]
         text += _accuracies(mine)
         for arm, key, words in FILTERS:
             text += _filters([r[key] for r in mine if r["arm"] == arm and key in r], words)
@@ -53,12 +54,13 @@ def write_table(path: Path) -> None:
         _draw(rows, path.with_name("recipes.svg"))
 
 
-def _budget(row: dict) -> tuple[float, int]:
-    return row["minutes"], row["cores"]
+def _setting(row: dict) -> tuple[int, float, int]:
+    return row["draw"], row["minutes"], row["cores"]
 
 
-def _said(minutes: float, cores: int) -> str:
-    return f"{minutes:g} minutes on {cores} core{'s' * (cores > 1)}"
+def _said(draw: int, minutes: float, cores: int) -> str:
+    whom = "" if draw == DRAW else f", other people held out (draw {draw})"
+    return f"{minutes:g} minutes on {cores} core{'s' * (cores > 1)}{whom}"
 
 
 def _accuracies(rows: list[dict]) -> list[str]:
@@ -125,9 +127,9 @@ def _ratio(part: int, whole: int) -> str:
 
 def _draw(rows: list[dict], path: Path) -> None:
     """Accuracy over time, beside the field's where it ran, and over the share of spoiled clips."""
-    beside = {_budget(r) for r in rows if r["arm"] == "field"}
+    beside = {_setting(r) for r in rows if r["arm"] == "field"}
     timed = _most(rows, lambda b: not beside or b in beside)
-    shares = {b: len({r["spoil"] for r in rows if _budget(r) == b}) for b in map(_budget, rows)}
+    shares = {b: len({r["spoil"] for r in rows if _setting(r) == b}) for b in map(_setting, rows)}
     spoiled = _most(rows, lambda b: shares[b] > 1)
     panels = [(_over_time, timed), *([(_over_spoiled, spoiled)] if spoiled else [])]
     width = 5.5 * len(panels)
@@ -135,7 +137,7 @@ def _draw(rows: list[dict], path: Path) -> None:
     drawn = {}
     for (panel, shown), axis in zip(panels, np.atleast_1d(axes), strict=True):
         panel(axis, shown)
-        axis.set_title(_said(*_budget(shown[0])), fontsize=9)
+        axis.set_title(_said(*_setting(shown[0])), fontsize=9)
         axis.set_ylim(0, 1)
         handles, labels = axis.get_legend_handles_labels()
         drawn |= dict(zip(labels, handles, strict=True))
@@ -154,8 +156,8 @@ def _draw(rows: list[dict], path: Path) -> None:
 
 def _most(rows: list[dict], fits: Callable[[tuple[float, int]], bool]) -> list[dict]:
     """Rows of the budget with most of them, among those that fit."""
-    found = Counter(b for b in map(_budget, rows) if fits(b)).most_common(1)
-    return [r for r in rows if found and _budget(r) == found[0][0]]
+    found = Counter(b for b in map(_setting, rows) if fits(b)).most_common(1)
+    return [r for r in rows if found and _setting(r) == found[0][0]]
 
 
 def _over_time(axis: Axes, rows: list[dict]) -> None:
