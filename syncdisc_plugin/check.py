@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat, fits
+from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat, fills
 from syncdisc_plugin.nn.curve import similarity_by_offset
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.objective import Objective
@@ -241,11 +241,8 @@ def _readings(how: FrameFormat, frames: torch.Tensor) -> list[Reading]:
         Reading("", how),
         Reading(f'color order: say color="{other}"', replace(how, color=other)),
     ]
-    least, most = (float(v) for v in frames.float().aminmax())
-    for name, (low, high) in VALUE_RANGES.items():
-        # A range of which the values fill less than a quarter is not meant.
-        meant = fits(frames, name) and most - least > 0.25 * (high - low)
-        if name != how.value_range and meant:
+    for name in VALUE_RANGES:
+        if name != how.value_range and fills(frames.float(), name):
             out.append(
                 Reading(f'value range: say value_range="{name}"', replace(how, value_range=name))
             )

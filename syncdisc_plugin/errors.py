@@ -32,6 +32,18 @@ class RunError(SyncDiscError):
     """A run that cannot start or go on: folder in use, other settings, no data, no workers."""
 
 
+# How torch's allocator on the CPU and OpenCV say it, without a type of their own.
+_FULL = ("can't allocate memory", "not enough memory", "Insufficient memory")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, the machine's or the GPU's: no fault of the input for good."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+    return named or any(words in str(error) for words in _FULL)
+
+
 def is_machines_fault(error: Exception) -> bool:
     """Whether it is a full disk or the like, and so no fault of the input that was at work."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINES_FAULT

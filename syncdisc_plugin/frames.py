@@ -205,21 +205,20 @@ class FrameFormat:
                 "diverged before the sync loss saw it: lower its learning rate, or look at its "
                 "other losses."
             )
+        got = f"frames: expected values in {self.value_range}, got {least:.3g}..{most:.3g}"
         if not fits(x, self.value_range):
-            likely = [name for name in ("0..1", "-1..1", "0..255") if fits(x, name)]
-            fix = (
-                f'Say value_range="{likely[0]}".'
-                if likely
-                else f"Bring them into one of {sorted(VALUE_RANGES)}: a sigmoid or tanh at the end."
-            )
+            likely = [name for name in ("0..1", "-1..1", "0..255") if fills(x, name)]
+            if likely:
+                raise ValueError(f'{got}. Say value_range="{likely[0]}".')
+            low, high = VALUE_RANGES[self.value_range]
             raise ValueError(
-                f"frames: expected values in {self.value_range}, got {least:.3g}..{most:.3g}. {fix}"
+                f"{got}. Bring them there: a sigmoid or tanh at the generator's end, or "
+                f"frames.clamp({low:g}, {high:g}) while it is new; undo a normalisation by mean "
+                "and deviation."
             )
-        if self.value_range == "0..255" and least >= 0 and 0 < most <= 1:
-            raise ValueError(
-                f"frames: expected values in 0..255, got {least:.3g}..{most:.3g}, all but black. "
-                'Name the range: value_range="0..1".'
-            )
+        small = [name for name in ("0..1", "-1..1") if fits(x, name)]
+        if self.value_range == "0..255" and small and (least or most):
+            raise ValueError(f'{got}, all but black. Name the range: value_range="{small[0]}".')
 
     def _picked(self, frames: torch.Tensor, spec: ClipSpec) -> list[int]:
         """Frames at the weights' rate, the nearest in time, as `prepare` picks them."""
@@ -247,6 +246,12 @@ def fits(x: torch.Tensor, value_range: str) -> bool:
     low, high = VALUE_RANGES[value_range]
     slack = 0.1 * (high - low)
     return float(((x < low - slack) | (x > high + slack)).float().mean()) <= 0.01
+
+
+def fills(x: torch.Tensor, value_range: str) -> bool:
+    """Whether values fit a range, and fill so much of it that it can be what is meant."""
+    low, high = VALUE_RANGES[value_range]
+    return fits(x, value_range) and float(x.max() - x.min()) > 0.25 * (high - low)
 
 
 def _guess(shape: tuple[int, ...], n_frames: int | None) -> str:

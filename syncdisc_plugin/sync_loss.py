@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from syncdisc_plugin.spec import ClipSpec
 # Items are judged a few at a time, since each one's gradient is taken at once: the memory of a
 # call does not grow with the batch.
 WINDOWS_AT_ONCE = {"cpu": 8, "other": 256}
+# Frames' values are looked at in calls 1, 2, 4, 8 to this one: a fresh generator's lie near 0 and
+# fit every range. On a GPU, looking makes it wait.
+LAST_LOOK = 1024
 REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": torch.mean,
     "sum": torch.sum,
@@ -121,7 +125,7 @@ class SyncLoss(nn.Module):
         self._elsewhere: dict[torch.device, Judge] = {}
         self.objective, self.reduction = Objective(kind, windows, contrast), reduction
         self.weight, self.max_gradient = weight, max_gradient
-        self._checked = False
+        self._checked, self._calls = False, 0
 
     @classmethod
     def for_host(cls, name: str, weights: str | Path = "base", **changes: Any) -> SyncLoss:
@@ -259,14 +263,31 @@ class SyncLoss(nn.Module):
                 f"the frames, got {audio.device}. Move it there with .to(frames.device)."
             )
         heard, starts = sound_windows(mel, waveform, start, self.format.fps, len(x), n, spec)
-        if not self._checked:  # once: on a GPU, looking at values makes it wait
+        if not self._checked:
             self.format.check_values(frames)
             if waveform is None:
                 check_mel_values(heard, spec)
             else:
                 check_waveform_values(waveform)
             self._checked = True
+        if not torch.compiler.is_compiling():  # to count would compile anew at every call
+            self._calls += 1
+            if 1 < self._calls <= LAST_LOOK and self._calls & (self._calls - 1) == 0:
+                self._look_again(frames)
         return x, heard, starts
+
+    def _look_again(self, frames: torch.Tensor) -> None:
+        """Warn, once, of frames that left their range; it may be one batch: no night ends for it.
+
+        Those that are not finite give no gradient anyhow.
+        """
+        if not frames.detach().isfinite().all():
+            return
+        try:
+            self.format.check_values(frames)
+        except ValueError as error:
+            warnings.warn(f"SyncLoss, call {self._calls}: {error}", stacklevel=4)
+            self._calls = LAST_LOOK
 
     def _net_on(self, device: torch.device) -> Judge:
         """The judge, or a copy of it where the frames lie.

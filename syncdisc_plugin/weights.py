@@ -5,7 +5,6 @@ Other people's checkpoints, which are pickles, are read by `nn.foreign.read` alo
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from importlib.resources import files
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from syncdisc_plugin.atomic import replacing
+from syncdisc_plugin.digest import sha256
 from syncdisc_plugin.errors import WeightsError
 from syncdisc_plugin.nn import Architecture, Discriminator, foreign
 from syncdisc_plugin.nn.judge import Judge
@@ -197,8 +197,7 @@ def check_hash(path: Path) -> None:
     """
     sums = (path.parent / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split() for line in sums if line.strip())}
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = sha256(path)
     if expected.get(path.name) != actual:
         raise WeightsError(
             f"weights {path.name}: sha256 {actual[:12]}… is not the one in SHA256SUMS. "

@@ -66,7 +66,7 @@ def test_a_video_gets_new_lips(video: Path, wav: Path, tmp_path: Path, suffix: s
     mel = log_mel(torch.from_numpy(bursts(1.6)))
     starts = [(f - 1) * 16 // 5 for f in range(1, 36)]
     wanted = [mel[:, max(0, s) : s + 16].mean().item() for s in starts]
-    mouths = frames[1:36, *MOUTH].mean((1, 2, 3))
+    mouths = frames[(slice(1, 36), *MOUTH)].mean((1, 2, 3))
     assert np.corrcoef(mouths, wanted)[0, 1] > 0.99
 
     sound, rate, start_s = read_sound(out)
@@ -264,7 +264,7 @@ def test_a_voice_that_starts_late_in_its_video_starts_late(video: Path, tmp_path
     write_video(voice, map(picture, range(40)), audio=bursts(1.2), audio_start_s=0.4)
     result = run(video, voice, tmp_path / "out.mp4")
     assert result.seconds == pytest.approx(1.6, abs=0.07)
-    mouths = read_frames(tmp_path / "out.mp4")[1][:, *MOUTH].mean((1, 2, 3))
+    mouths = read_frames(tmp_path / "out.mp4")[1][(slice(None), *MOUTH)].mean((1, 2, 3))
     assert np.ptp(mouths[:6]) < 4 and np.ptp(mouths[8:]) > 15
     sound, rate, start_s = read_sound(tmp_path / "out.mp4")
     assert abs(lag_s(sound[0], rate, bursts(1.2)) + start_s - 0.4) < 0.02 or start_s > 0.3
@@ -312,7 +312,7 @@ def test_a_longer_sound_may_hold_the_last_frame(video: Path, tmp_path: Path) -> 
     assert times == pytest.approx([i / 25 for i in range(60)], abs=0.001)
     assert indices(frames) == [*range(40), *[39] * 20]
     assert "its last frame is held" in result.notes[0]
-    assert np.ptp(frames[40:, *MOUTH].mean((1, 2, 3))) > 10, "held lips"
+    assert np.ptp(frames[(slice(40, None), *MOUTH)].mean((1, 2, 3))) > 10, "held lips"
 
 
 @pytest.mark.parametrize("extend", ["hold", "pingpong"])
@@ -323,7 +323,7 @@ def test_the_last_frame_of_another_rate_speaks(tmp_path: Path, extend: str) -> N
     result = run(source, audio, tmp_path / "out.mp4", extend=extend)
     assert result.generated == result.frames == 120
     frames = read_frames(tmp_path / "out.mp4")[1]
-    assert np.ptp(frames[61:, *MOUTH].mean((1, 2, 3))) > 10
+    assert np.ptp(frames[(slice(61, None), *MOUTH)].mean((1, 2, 3))) > 10
 
 
 def test_a_shorter_sound_cuts_the_video(video: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_photograph(wav: Path, tmp_path: Path, suffix: str) -> None:
     assert times == pytest.approx([i / 25 for i in range(40)], abs=0.001)
     assert result.frames == result.generated == 40
     assert indices(frames) == [10] * 40
-    assert np.ptp(frames[:, *MOUTH].mean((1, 2, 3))) > 10
+    assert np.ptp(frames[(slice(None), *MOUTH)].mean((1, 2, 3))) > 10
     assert np.abs(frames[5].astype(int) - picture(10)).mean(-1)[:30].mean() < 4
 
 
@@ -378,7 +378,7 @@ def test_a_phones_video_is_upright(wav: Path, tmp_path: Path, turn: int) -> None
         assert next(file.decode(video=0)).rotation == 0
     frames = read_frames(tmp_path / "out.mp4")[1]
     assert indices(frames) == list(range(40))
-    assert np.ptp(frames[:, *MOUTH].mean((1, 2, 3))) > 10
+    assert np.ptp(frames[(slice(None), *MOUTH)].mean((1, 2, 3))) > 10
 
 
 def test_odd_sides_keep_the_whole_frame(wav: Path, tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_frames_without_the_face_pass(wav: Path, tmp_path: Path) -> None:
     before, after = read_frames(source)[1].astype(int), read_frames(tmp_path / "out.mp4")[1]
     change = np.abs(before - after).mean(axis=(1, 2, 3))
     assert change[[*range(10), *range(30, 40)]].max() < 1.5
-    assert np.abs(before - after)[10:30, *MOUTH].mean((1, 2, 3)).min() > 5
+    assert np.abs(before - after)[(slice(10, 30), *MOUTH)].mean((1, 2, 3)).min() > 5
 
 
 @pytest.mark.parametrize("face", [None, 0, 1])

@@ -169,11 +169,23 @@ MISTAKES: dict[str, tuple[Callable[[Build], object], str, str, str]] = {
         "all but black",
         'value_range="0..1"',
     ),
+    "frames in -1..1 called 0..255": (
+        lambda s: s(value_range="0..255")(FRAMES * 2 - 1, MEL),
+        "expected values in 0..255",
+        "got -1..1, all but black",
+        'value_range="-1..1"',
+    ),
+    "a new generator without a tanh": (
+        lambda s: s(value_range="-1..1")((FRAMES - 0.5) * 9, MEL),
+        "expected values in -1..1, got -4.5..4.5",
+        "a sigmoid or tanh at the generator's end",
+        "frames.clamp(-1, 1) while it is new",
+    ),
     "frames without bounds": (
         lambda s: s()(FRAMES * 2000 - 1000, MEL),
         "expected values in 0..1",
         "got -1",
-        "a sigmoid or tanh at the end",
+        "a sigmoid or tanh at the generator's end",
     ),
     "frames with nan": (
         lambda s: s()(FRAMES.clone().fill_(float("nan")), MEL),

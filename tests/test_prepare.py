@@ -8,16 +8,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from killer import inject
 
 from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.merge import merge
 from syncdisc_plugin.data.pool import Begin, Job, Results
-from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
+from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, _clips_of, prepare
 from syncdisc_plugin.data.store import ClipStore, read_spec
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
 from syncdisc_plugin.faces import TrackSettings
@@ -419,11 +421,43 @@ def test_what_could_not_be_read_is_tried_again(
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("hashlib.file_digest", fails)
+            patch.setattr("syncdisc_plugin.data.prepare.sha256", fails)
             found = prepare([video], out, settings=WHOLE)
         assert found.videos == 1 and "The same command tries again" in found.refused[0]["reason"]
     assert prepare([video], out, settings=WHOLE).clips == 1
     assert prepare([video], out, settings=WHOLE).videos == 0
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory"),
+        MemoryError(),
+    ],
+)
+def test_a_video_that_memory_was_short_for_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It costs no other video, and is not refused for good."""
+    videos, out = [tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path / "store"
+    for video in videos:
+        write_video(video, grey(30), audio=babble(1.2))
+
+    def short(job: Job, video: Path) -> list[dict[str, Any]]:
+        if video == videos[0]:
+            raise error
+        return _clips_of(job, video)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("syncdisc_plugin.data.prepare._clips_of", short)
+        found = prepare(videos, out, settings=WHOLE)
+    (row,) = found.refused
+    assert found.clips == 1 and "a.mp4: memory ran out" in row["reason"]
+    assert "--workers 1" in row["reason"]
+    found = prepare(videos, out, settings=WHOLE)
+    assert (found.videos, found.clips, found.refused) == (1, 1, [])
 
 
 @pytest.mark.usefixtures("in_process")

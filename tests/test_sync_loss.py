@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -380,6 +381,25 @@ def test_a_refused_range_is_refused_again(path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="value_range"):
             sync(frames * 255, mel)
+
+
+def test_a_range_that_shows_late_is_warned_of_once(path: Path) -> None:
+    """A new generator's tanh lies near 0, which is in every range; the call after that it does not.
+
+    By then it may be one batch of many, so nothing is raised.
+    """
+    sync = SyncLoss(path)
+    frames, mel = pair()
+    sync(frames * 0.02 - 0.01, mel)
+    with pytest.warns(UserWarning, match=r'call 2: frames: .*Say value_range="-1..1"'):
+        assert sync(frames * 2 - 1, mel).isfinite()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            sync(frames * 2 - 1, mel)
+        good = SyncLoss(path, value_range="-1..1")
+        for values in (frames * 2 - 1, frames * torch.nan, frames * 0, frames * 2 - 1):
+            good(values, mel)
 
 
 def test_a_little_overshoot_is_no_mistake(path: Path) -> None:

@@ -88,7 +88,7 @@ class DINet:
         for step in range(steps):
             w = footage.windows(step, size, T, self._frame_hw(), box)
             gt, masked = w.frames, w.frames.clone()
-            masked[(..., *self._mouth())] = 0
+            masked[self._mouth()] = 0
             references = w.reference[:, :1].expand(-1, T, -1, -1, -1).repeat(1, 1, 5, 1, 1)
             speech = torch.randn(size, T, 29, 5), torch.randn(size, 29, 9)
             sound = {"waveform": w.waveform.to(self.device), "start": w.start}
@@ -106,7 +106,7 @@ class DINet:
             return self.sync(frames, **batch.audio)
         assert self.expert is not None
         x = frames.unflatten(0, (T, -1)).transpose(0, 1).flatten(1, 2)
-        score = self.expert(x[(..., *self._mouth())], batch.inputs[4].float().to(self.device))
+        score = self.expert(x[self._mouth()], batch.inputs[4].float().to(self.device))
         return F.mse_loss(score, torch.ones_like(score))
 
     def train(self, loader: Loader) -> None:
@@ -146,9 +146,9 @@ class DINet:
         half, eighth = self.mouth_px // 2, self.mouth_px // 8
         return 3 * half + eighth, 2 * half + 2 * eighth
 
-    def _mouth(self) -> tuple[slice, slice]:
+    def _mouth(self) -> tuple[Any, slice, slice]:
         half, eighth = self.mouth_px // 2, self.mouth_px // 8
-        return slice(half, half + self.mouth_px), slice(eighth, eighth + self.mouth_px)
+        return ..., slice(half, half + self.mouth_px), slice(eighth, eighth + self.mouth_px)
 
 
 class Pictures(nn.Module):

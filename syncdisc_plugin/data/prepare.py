@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -30,12 +31,14 @@ from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
 from syncdisc_plugin.data.remote import is_url, local_copy
 from syncdisc_plugin.data.store import shard_path
 from syncdisc_plugin.data.writer import StoreWriter, write_shard
+from syncdisc_plugin.digest import sha256
 from syncdisc_plugin.errors import (
     FaceError,
     MediaError,
     RunError,
     SyncDiscError,
     is_machines_fault,
+    is_out_of_memory,
 )
 from syncdisc_plugin.faces import (
     Detector,
@@ -302,6 +305,12 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
     except SyncDiscError as error:
         reason = str(error)
     except Exception as error:
+        if is_out_of_memory(error):
+            reason = (
+                f"{job.path}: memory ran out ({type(error).__name__}). The same command tries "
+                "again; give it fewer workers: --workers 1."
+            )
+            return _unread(job, OSError(errno.ENOMEM, reason), reason)
         if is_machines_fault(error):
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -312,8 +321,7 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
 def _content_key(job: Job, video: Path) -> str:
     """The key of the video's clips: the same for the same bytes, whenever they were written."""
     if video.is_file():  # what is none may never end
-        with video.open("rb") as file:
-            return _key_now(job, [hashlib.file_digest(file, "sha256").hexdigest()])
+        return _key_now(job, [sha256(video)])
     return job.key  # the decoder says what is wrong with it
 
 
