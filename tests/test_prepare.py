@@ -15,6 +15,7 @@ import pytest
 import torch
 from killer import inject
 
+from syncdisc_plugin.data.footage import Footage
 from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.merge import merge
@@ -539,6 +540,42 @@ def test_a_file_that_changed_is_done_again(tmp_path: Path) -> None:
     assert store.frames(new[0])[20].mean() > 200 > 50 > store.frames(new[0])[10].mean()
     # What the file no longer holds must not be trained on.
     assert store.clips == new
+
+
+def test_what_cannot_be_read_today_keeps_its_clips(tmp_path: Path) -> None:
+    """A link to a disk that is not mounted; the disk comes back later."""
+    disk, link, out = tmp_path / "disk", tmp_path / "videos" / "a.mp4", tmp_path / "store"
+    disk.mkdir()
+    link.parent.mkdir()
+    write_video(disk / "a.mp4", grey(30), audio=babble(1.2))
+    link.symlink_to(disk / "a.mp4")
+    assert prepare([link.parent], out, settings=WHOLE).clips == 1
+    before = [clip for clip in ClipStore(out).clips], sorted((out / "shards").iterdir())
+
+    disk.rename(tmp_path / "away")
+    found = prepare([link.parent], out, settings=WHOLE)
+    assert found.refused[0]["reason"].endswith("What was prepared of it before stays.")
+    assert ([clip for clip in ClipStore(out).clips], sorted((out / "shards").iterdir())) == before
+    (tmp_path / "away").rename(disk)
+    found = prepare([link.parent], out, settings=WHOLE)
+    assert (found.videos, found.refused, found.finished) == (0, [], 1)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_fails_late_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(60), audio=babble(2.4))
+    monkeypatch.setattr("syncdisc_plugin.data.prepare.SHARD_FRAMES", 10)
+
+    def clips(self: Footage) -> Iterator[Any]:
+        yield from clips_of(self)
+        raise ArithmeticError("late")
+
+    clips_of = Footage.clips
+    monkeypatch.setattr(Footage, "clips", clips)
+    (row,) = prepare([video], out, settings=WHOLE).refused
+    assert "ArithmeticError: late" in row["reason"]
+    assert not list((out / "shards").iterdir())
 
 
 # --- shots, and what is recorded of clips

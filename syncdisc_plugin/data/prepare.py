@@ -50,6 +50,7 @@ from syncdisc_plugin.faces import (
 from syncdisc_plugin.faces.detect import require_points
 from syncdisc_plugin.spec import ClipSpec
 
+STAYS = "What was prepared of it before stays."
 SHARD_FRAMES = 3000  # a long video is written in parts of two minutes: memory stays flat
 Engine = Literal["local", "ray"]
 
@@ -175,15 +176,19 @@ def prepare(
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
         with bar, closing(run(list(by_key.values()), begin)) as results:
             for result in results:
-                if result.rows:
-                    writer.add(result.rows)
+                rows = result.rows
+                if any(_is_unread(row) and writer.has_clips(row["path"]) for row in rows):
+                    # A disk that is not mounted today must not cost what was prepared from it.
+                    rows = [{**row, "reason": f"{row['reason']} {STAYS}"} for row in rows]
+                elif rows:
+                    writer.add(rows)
                 writer.see(result.same)
                 same += len(result.same)
                 cost.add(result.cost)
-                good = [row for row in result.rows if row["status"] == "ok"]
+                good = [row for row in rows if row["status"] == "ok"]
                 clips += len(good)
                 seconds += sum(row["n_frames"] for row in good) / spec.fps
-                refused += [row for row in result.rows if row["status"] != "ok"]
+                refused += [row for row in rows if row["status"] != "ok"]
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
         renamed = writer.rename(speakers, languages)
@@ -310,11 +315,13 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
                 f"{job.path}: memory ran out ({type(error).__name__}). The same command tries "
                 "again; give it fewer workers: --workers 1."
             )
+            _drop_shards(job, key)
             return _unread(job, OSError(errno.ENOMEM, reason), reason)
         if is_machines_fault(error):
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    _drop_shards(job, key)
     return key, [refused_row(key, job.path, reason.replace(str(video), job.path))]
 
 
@@ -334,8 +341,8 @@ def _if_unchanged(
     """
     if _key_now(job, version(job.path)) == job.key:
         return key, rows
-    for shard in {row["id"].rsplit("/", 1)[0] for row in rows if row["status"] == "ok"}:
-        shard_path(Path(job.store), shard).unlink(missing_ok=True)
+    if rows:  # none: the store had them before
+        _drop_shards(job, key)
     reason = (
         f"{job.path}: was written to, replaced or deleted after it was listed. "
         "Run the same command again when nothing writes to it."
@@ -347,6 +354,18 @@ def _unread(job: Job, error: OSError, reason: str) -> tuple[str, list[dict[str, 
     """A refusal with a key that no file has, which no job has seen: the next run does it again."""
     key = _key_now(job, unreadable(error))
     return key, [{**refused_row(key, job.path, reason), "seen": key}]
+
+
+def _is_unread(row: dict[str, Any]) -> bool:
+    """Whether nobody has seen the bytes behind a refusal: a row of those has their key."""
+    return row.get("seen") == row["key"] and row["status"] != "ok"
+
+
+def _drop_shards(job: Job, key: str) -> None:
+    """Delete what was written of an input that then failed: no row will name it."""
+    written = shard_path(Path(job.store), f"{key}-0")
+    for shard in written.parent.glob(f"{key}-*{written.suffix}"):
+        shard.unlink(missing_ok=True)
 
 
 def _key_now(job: Job, version: list[Any]) -> str:
