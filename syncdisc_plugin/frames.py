@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -223,10 +224,11 @@ class FrameFormat:
     def _picked(self, frames: torch.Tensor, spec: ClipSpec) -> list[int]:
         """Frames at the weights' rate, the nearest in time, as `prepare` picks them."""
         have, need, step = frames.shape[1], spec.window_frames, self.fps / spec.fps
-        picked = [round(i * step) for i in range(int(have / step) + 1)]
+        # Of two that are as near, the earlier one.
+        picked = [math.ceil(i * step - 0.5) for i in range(int(have / step) + 1)]
         picked = [i for i in picked if i < have]
         if len(picked) < need:
-            wanted = round((need - 1) * step) + 1
+            wanted = math.ceil((need - 1) * step - 0.5) + 1
             what = "single frames" if have == 1 else f"{have} frames per item"
             raise ValueError(
                 f"frames: expected at least {wanted} consecutive frames per item at "

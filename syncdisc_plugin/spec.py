@@ -79,6 +79,11 @@ class ClipSpec:
             raise ValueError(f'crop: expected "box" or "aligned", got {self.crop!r}.')
         if self.face_px % 2 or self.face_px < 32:
             raise ValueError(f"face_px: expected an even size of at least 32, got {self.face_px}.")
+        if not 0 <= self.margin <= 1:
+            raise ValueError(f"margin: expected a ratio of the box, 0 to 1, got {self.margin}.")
+        for name, least in (("window_frames", 3), ("window_mels", 13)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}.")
 
     @property
     def stored_px(self) -> int:

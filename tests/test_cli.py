@@ -557,6 +557,28 @@ def test_a_host_layout_of_a_store(
     check_refused(run("prepare", "--out", tiny_store.root), "prepare", "give videos, or --layout")
 
 
+def test_a_layout_is_checked_before_a_night_is_spent(run: Run, tmp_path: Path) -> None:
+    """Whatever the videos are: they are not looked at."""
+    argv = ["prepare", tmp_path / "gone", "--out", tmp_path / "store"]
+    check_refused(run(*argv, "--layout", "wav2lip-288"), "prepare", "layout: .*wav2lip-288")
+    elsewhere = ["--layout", "wav2lip", "--layout_run", tmp_path]
+    check_refused(run(*argv, *elsewhere), "prepare", "--layout_run")
+    check_refused(run(*argv, "--layout_out", tmp_path), "prepare", "expected --layout")
+    margin = run(*argv, "--spec.margin=-0.1")
+    check_refused(margin, "prepare", "margin: expected a ratio of the box, 0 to 1, got -0.1")
+    assert not (tmp_path / "store").exists()
+
+
+def test_devices_and_precisions_that_there_are_not(
+    run: Run, net: Path, tiny_store: ClipStore
+) -> None:
+    data = ["--data", tiny_store.root]
+    out = run("evaluate", *data, "--weights", net, "--precision", "fp16")
+    check_refused(out, "evaluate", "--precision: expected auto, bf16 or fp32, got 'fp16'")
+    out = run("doctor", *data, "--device", "gpu")
+    check_refused(out, "doctor", "--device: expected auto, cpu or cuda .*got 'gpu'")
+
+
 def test_export_writes_what_it_checked(run: Run, net: Path, tmp_path: Path) -> None:
     status, out, err = run("export", "--weights", net, "--out", tmp_path / "net.pt2")
     assert status == 0, err

@@ -7,6 +7,7 @@ from typing import Any
 
 from generator_integration.reference.generator import GeneratorSettings
 from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.nn.precision import check_precision
 
 NONE = "none"
 
@@ -124,8 +125,7 @@ class GeneratorTrainSettings:
                 )
         if self.mouth_weight < 1:
             raise ValueError(f"--mouth_weight: expected at least 1, got {self.mouth_weight}.")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"--precision: expected auto, bf16 or fp32, got {self.precision!r}.")
+        check_precision(self.precision)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> GeneratorTrainSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -49,6 +50,7 @@ def prepare(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     if not parsed.paths and not parsed.layout:
         raise RunError("prepare: give videos, or --layout for a store that is there.")
+    _check_layout(parsed.layout, parsed.layout_out, parsed.layout_run)  # not behind a night's work
     if parsed.paths:
         shard = _shard(parsed.shard)
         run_prepare(parsed.paths, parsed.out, parsed.spec, prepare_settings(parsed), shard)
@@ -113,6 +115,18 @@ def run_prepare(
         ClipStore(out)  # refuses a store without a clip
 
 
+def _check_layout(layout: str | None, out: Path | None, run: Path | None) -> None:
+    from syncdisc_plugin.data.filter import read_verdicts
+    from syncdisc_plugin.data.layout import check_name
+
+    if layout:
+        check_name(layout)
+        if run is not None:
+            read_verdicts("--layout_run", run)
+    elif out or run:
+        raise RunError("--layout_out, --layout_run: expected --layout beside them, got none.")
+
+
 def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -> None:
     from syncdisc_plugin.data.filter import read_verdicts
     from syncdisc_plugin.data.layout import write_layout
@@ -122,7 +136,7 @@ def _write_layout(data: Path, layout: str, out: Path | None, run: Path | None) -
     if run is not None:
         path, verdicts, lag = read_verdicts("--layout_run", run)
         print(f"{layout}: by the verdicts of {path}")
-    out = out or data.with_name(f"{data.name}-{layout}")
+    out = out or Path(f"{os.path.abspath(data)}-{layout}")
     result = write_layout(ClipStore(data), out, layout, verdicts=verdicts, lag_frames=lag)
     for reason, n in Counter(row["reason"] for row in result.left_out).items():
         print(f"  left out: {n} x {reason}", file=sys.stderr)

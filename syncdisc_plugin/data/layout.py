@@ -102,6 +102,12 @@ class LayoutResult:
     """What to do with the folder."""
 
 
+def check_name(layout: str) -> None:
+    """Raise ValueError for what is no key of LAYOUTS."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: no {layout!r}. There are: {', '.join(LAYOUTS)}.")
+
+
 def write_layout(
     store: ClipStore,
     out: Path,
@@ -133,8 +139,7 @@ def write_layout(
         StoreError: `out` holds something else, the store has another rate than the hosts, or
             nothing is left for train or val.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout: no {layout!r}. There are: {', '.join(LAYOUTS)}.")
+    check_name(layout)
     spec, kind = store.spec, LAYOUTS[layout]
     if (spec.fps, spec.mel.sample_rate_hz) != (FPS, SAMPLE_RATE_HZ):
         raise StoreError(

@@ -27,7 +27,7 @@ from syncdisc_plugin.evaluate.views import CONDITIONS, load_with_view, seen_by, 
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
-from syncdisc_plugin.nn.precision import choose_device, choose_precision
+from syncdisc_plugin.nn.precision import check_precision, choose_device, choose_precision
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class EvaluateSettings:
     """Of the net: fp32, bf16, or auto: bf16 where the hardware has instructions for it."""
     choose: Choice = Choice()
     """Which clips are judged."""
+
+    def __post_init__(self) -> None:
+        """Name the setting that is off before anything is prepared."""
+        check_precision(self.precision)
 
 
 def evaluate_store(

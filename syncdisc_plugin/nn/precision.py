@@ -9,8 +9,14 @@ def choose_device(name: str) -> str:
     """cuda where there is one for "auto", else what is named.
 
     Raises:
-        ValueError: cuda is named and there is none.
+        ValueError: cuda is named and there is none, or torch knows no such device.
     """
+    try:
+        torch.device("cpu" if name == "auto" else name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--device: expected auto, cpu or cuda (cuda:1 is the second GPU), got {name!r}."
+        ) from error
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device: {name} was asked for, but torch sees no GPU. Use cpu or auto.")
     if name != "auto":
@@ -18,8 +24,19 @@ def choose_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def check_precision(name: str) -> None:
+    """Raise ValueError for what is no precision of ours."""
+    if name not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"--precision: expected auto, bf16 or fp32, got {name!r}.")
+
+
 def choose_precision(name: str, device: torch.device) -> str:
-    """bf16 for "auto" where the device has instructions for it, else fp32; or what is named."""
+    """bf16 for "auto" where the device has instructions for it, else fp32; or what is named.
+
+    Raises:
+        ValueError: another name.
+    """
+    check_precision(name)
     if name != "auto":
         return name
     if device.type == "cuda":

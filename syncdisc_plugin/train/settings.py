@@ -10,6 +10,7 @@ from syncdisc_plugin.data.choice import Choice
 from syncdisc_plugin.data.filter import FilterSettings
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Architecture
+from syncdisc_plugin.nn.precision import check_precision
 from syncdisc_plugin.train.objectives import Mix
 
 
@@ -136,8 +137,7 @@ class TrainSettings:
             raise ValueError("--save_steps, --measures: expected at least 1.")
         if self.last_stage not in (1, 2, 3):
             raise ValueError(f"--last_stage: expected 1, 2 or 3, got {self.last_stage}.")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"--precision: expected auto, bf16 or fp32, got {self.precision!r}.")
+        check_precision(self.precision)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> TrainSettings:
