@@ -68,7 +68,13 @@ class SyncCheck:
             f"(± {self.error:.0%}; chance 50%), probability {self.probability_true:.2f} against "
             f"{self.probability_false:.2f}, loss {self.loss_true:.2f}"
         )
-        return f"{head}. {self.advice or 'The weights suit these batches.'}"
+        said = f"{head}. {self.advice or 'The weights suit these batches.'}"
+        if self.offset_frames is None:
+            said += (
+                " Not looked at: whether the audio is early or late; items are too short. Give "
+                "longer ones, or waveform= and start=."
+            )
+        return said
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,12 @@ def _joined(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tens
 
 def _named(batch: Any) -> Mapping[str, Any]:
     if isinstance(batch, Mapping):
+        if "frames" not in batch or not ("mel" in batch or "waveform" in batch):
+            raise ValueError(
+                "batches: expected mappings of frames and mel, or frames, waveform and start, got "
+                f"{sorted(map(str, batch))}. Name them: sync.check(dict(frames=b[...], mel=b[...]) "
+                "for b in loader)."
+            )
         return batch
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return {"frames": batch[0], "mel": batch[1]}

@@ -50,11 +50,18 @@ def log_mel(audio: torch.Tensor, spec: MelSpec | None = None) -> torch.Tensor:
         (M, L) or (B, M, L) in [-4, 4], L = N // hop + 1; silence is -4.
 
     Raises:
+        TypeError: not a tensor of floats.
         ValueError: for other ranks, or an empty waveform.
 
     Source: Wav2Lip `audio.py` (`melspectrogram`); pre-emphasis, magnitude, Slaney mel, dB.
     """
     spec = spec or MelSpec()
+    if not isinstance(audio, torch.Tensor) or not audio.is_floating_point():
+        got = audio.dtype if isinstance(audio, torch.Tensor) else type(audio).__name__
+        raise TypeError(
+            f"audio: expected a tensor of floats in [-1, 1], got {got}. Wrap it, "
+            "torch.from_numpy(samples), and divide 16-bit samples by 32768."
+        )
     if audio.ndim not in (1, 2) or audio.shape[-1] == 0:
         raise ValueError(
             f"audio: expected (N,) or (B, N) with N > 0, got {tuple(audio.shape)}. "

@@ -41,7 +41,7 @@ def sound_windows(
             "sync(frames, waveform=samples, start=first_frame)."
         )
     if mel is not None:
-        heard, starts = mel_windows(mel, batch, n, spec)
+        heard, starts = mel_windows(mel, batch, n, spec, fps)
     else:
         assert waveform is not None
         heard, starts = waveform_windows(waveform, start, fps, batch, n, spec)
@@ -49,7 +49,7 @@ def sound_windows(
 
 
 def mel_windows(
-    mel: torch.Tensor, batch: int, n: int, spec: ClipSpec
+    mel: torch.Tensor, batch: int, n: int, spec: ClipSpec, fps: float = 25.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A host's mel -> mel (B, M, L) and the starts (n,) of its windows.
 
@@ -62,6 +62,8 @@ def mel_windows(
         batch: B.
         n: windows that the frames have.
         spec: of the weights.
+        fps: of the host's frames; at other rates than the weights' its item may go on for a frame
+            behind the last one that is picked, and the mel with it.
 
     Raises:
         TypeError: not a tensor.
@@ -76,11 +78,12 @@ def mel_windows(
     if mel.ndim == 4 and mel.shape[1] == 1:
         mel = mel[:, 0]
     # Hosts round the length up: LatentSync has 52 for 16 frames, of which 51 are needed.
-    if mel.ndim == 3 and mel.shape[:2] == (batch, bins) and need <= mel.shape[2] <= need + 1:
+    most = need + 1 if fps == spec.fps else mel_start(n, spec) + spec.window_mels + 1
+    if mel.ndim == 3 and mel.shape[:2] == (batch, bins) and need <= mel.shape[2] <= most:
         return mel.detach(), _starts(n, spec, mel.device)
     raise ValueError(
-        f"mel: expected ({batch}, 1, {bins}, {need}) for {n + spec.window_frames - 1} frames, "
-        f"got {shape}. {_mel_hint(shape, batch, bins, need)}"
+        f"mel: expected ({batch}, 1, {bins}, {need}) for {n + spec.window_frames - 1} frames at "
+        f"{spec.fps} fps, got {shape}. {_mel_hint(shape, batch, bins, need)}"
     )
 
 
@@ -164,6 +167,11 @@ def check_mel_values(mel: torch.Tensor, spec: ClipSpec) -> None:
         raise ValueError(
             f"mel: expected values in [-{limit:g}, {limit:g}], got {least:.3g}..{most:.3g} "
             f"({what}). {advice}"
+        )
+    if float((mel.detach() >= limit).float().mean()) > 0.5:
+        raise ValueError(
+            f"mel: expected values in [-{limit:g}, {limit:g}], got {limit:g} for more than half of "
+            "them: it was made from samples outside [-1, 1]. Divide 16-bit samples by 32768 first."
         )
     if least >= 0 and 0 < most <= 1:
         raise ValueError(

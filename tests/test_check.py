@@ -295,6 +295,14 @@ def test_batches_that_are_none() -> None:
         ValueError, match=r"expected \(frames, mel\) pairs.*got tuple.*Pick them out"
     ):
         check(Lantern(), FrameFormat(), [(1, 2, 3, 4)])
+    with pytest.raises(ValueError, match=r"frames and mel.*got \['gt', 'mel'\].*Name them"):
+        check(Lantern(), FrameFormat(), [{"gt": 1, "mel": 2}])
+
+
+def test_it_says_that_items_are_too_short_for_an_offset() -> None:
+    short, long = (check(Lantern(), FrameFormat(), shows(t)) for t in (5, 16))
+    assert short.offset_frames is None and "Not looked at: whether the audio" in str(short)
+    assert long.offset_frames == 0 and "Not looked at" not in str(long)
 
 
 @pytest.mark.real

@@ -23,6 +23,7 @@ import syncdisc_plugin
 from syncdisc_plugin import weights
 from syncdisc_plugin.cli import VERBS, main
 from syncdisc_plugin.cli.parsing import new_parser
+from syncdisc_plugin.cli.training import _say_what_stays
 from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.demo.footage import write_footage
@@ -555,6 +556,19 @@ def test_a_host_layout_of_a_store(
     )
     check_refused(run(*argv[:-1], "nohost"), "prepare", "layout: .*nohost")
     check_refused(run("prepare", "--out", tiny_store.root), "prepare", "give videos, or --layout")
+
+
+def test_a_resumed_run_says_which_settings_of_now_it_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = TrainSettings(minutes=30, heldout_speakers=("ann",), device="cuda")
+    (tmp_path / "settings.json").write_text(json.dumps(dataclasses.asdict(begun)))
+    _say_what_stays(tmp_path, TrainSettings(minutes=60, seed=3, heldout_speakers=("ann",)))
+    assert capsys.readouterr().out.endswith(": --minutes, --seed of now: not used\n")
+    _say_what_stays(tmp_path, TrainSettings())  # what is not given asks for nothing
+    _say_what_stays(tmp_path, TrainSettings(heldout_speakers=("ann",), device="cpu"))
+    _say_what_stays(tmp_path / "new", TrainSettings(minutes=60))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_layout_is_checked_before_a_night_is_spent(run: Run, tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def test_weights_that_see_the_whole_face(tmp_path: Path) -> None:
         (29.97, [0, 1, 2, 4, 5]),
         (50, [0, 2, 4, 6, 8]),
         (60, [0, 2, 5, 7, 10]),
+        (12.5, [0, 0, 1, 1, 2]),
+        (37.5, [0, 1, 3, 4, 6]),
     ],
 )
 def test_frames_are_picked_at_the_weights_rate(fps: float, picked: list[int]) -> None:
@@ -152,6 +154,14 @@ def test_an_item_is_its_windows(path: Path, t: int, length: int) -> None:
     expected = each.sort(1, descending=True).values[:, :k].mean(1)
     torch.testing.assert_close(worst, expected, rtol=1e-4, atol=1e-5)
     assert t == 5 or (worst > loss).all()
+
+
+@pytest.mark.parametrize(("fps", "t", "length"), [(30, 16, 43), (30, 6, 16), (50, 10, 16)])
+def test_the_mel_of_a_hosts_own_frames_fits(path: Path, fps: float, t: int, length: int) -> None:
+    """It ends with the last of them, be that picked or not; what is behind is not heard."""
+    sync, x, sound = SyncLoss(path, fps=fps), frames(t=t), mel(2, length)
+    need = 16 * (len(range(0, round(t * 25 / fps))) - 5) // 5 + 16
+    torch.testing.assert_close(sync(x, sound), sync(x, sound[..., :need]))
 
 
 def test_the_gradient_of_a_long_item_reaches_all_of_its_frames(path: Path) -> None:

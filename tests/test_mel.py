@@ -131,6 +131,18 @@ def test_autocast_of_the_host_does_not_blur_the_mel() -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("audio", "got"),
+    [
+        (torch.zeros(800, dtype=torch.int16), "got torch.int16.*divide 16-bit samples"),
+        (np.zeros(800, np.float32), "got ndarray.*from_numpy"),
+    ],
+)
+def test_what_is_no_tensor_of_floats_is_refused(audio: object, got: str) -> None:
+    with pytest.raises(TypeError, match=got):
+        log_mel(audio)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1, 1, 4000)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"audio: expected \(N,\) or \(B, N\).*got \("):

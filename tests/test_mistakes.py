@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from syncdisc_plugin.errors import WeightsError
+from syncdisc_plugin.mel import log_mel
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.sync_loss import SyncLoss
 from syncdisc_plugin.weights import save
@@ -232,7 +233,7 @@ MISTAKES: dict[str, tuple[Callable[[Build], object], str, str, str]] = {
     ),
     "the mel of 5 frames for 16": (
         lambda s: s()(faces(2, 3, 16, 96, 96), MEL),
-        "mel: expected (2, 1, 80, 51) for 16 frames",
+        "mel: expected (2, 1, 80, 51) for 16 frames at 25 fps",
         "got (2, 1, 80, 16)",
         "Too few mel frames",
     ),
@@ -277,6 +278,12 @@ MISTAKES: dict[str, tuple[Callable[[Build], object], str, str, str]] = {
         "silence at -4",
         "amplitudes",
         "log_mel",
+    ),
+    "a mel of 16-bit samples": (
+        lambda s: s()(FRAMES, log_mel(torch.randn(2, 3199) * 8000)[:, None]),
+        "mel: expected values in [-4, 4]",
+        "got 4 for more than half",
+        "Divide 16-bit samples by 32768",
     ),
     "a mel with nan": (
         lambda s: s()(FRAMES, torch.full((2, 1, 80, 16), float("nan"))),

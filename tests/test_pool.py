@@ -104,6 +104,22 @@ def test_the_share_of_a_scheduler_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "most"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", 999), (None, 999)]
+)
+def test_the_share_of_a_container_is_kept(
+    text: str | None, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker --cpus 1` leaves all cores in sight."""
+    quota = tmp_path / "cpu.max"
+    if text:
+        quota.write_text(text + "\n")
+    monkeypatch.setattr("syncdisc_plugin.data.pool.QUOTA", tmp_path / "none")
+    without = cores()
+    monkeypatch.setattr("syncdisc_plugin.data.pool.QUOTA", quota)
+    assert cores() == min(without, most)
+
+
+@pytest.mark.parametrize(
     ("fate", "why"),
     [("raise", "MemoryError: the detector does not fit"), ("end", "with exit status 7")],
 )

@@ -14,8 +14,9 @@ from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.train import TrainSettings
-from syncdisc_plugin.train.ranks import Ranks
+from syncdisc_plugin.train.ranks import Ranks, join
 
 # Dropout is drawn by each process for itself; without it the runs are the same but for rounding.
 WITHOUT_DROPOUT = replace(
@@ -71,6 +72,15 @@ def test_the_command_under_torchrun_refuses_a_batch_that_cannot_be_shared(
     assert done.returncode != 0
     assert "--batch_clips: expected a multiple of the 2 processes, got 3" in done.stderr
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_world_without_ranks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers export it to processes that nobody started together."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(RunError, match=r"WORLD_SIZE=4 is set, but not LOCAL_RANK: .*torchrun"):
+        join("cpu")
 
 
 def test_a_process_alone_shares_with_nobody() -> None:

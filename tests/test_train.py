@@ -190,6 +190,16 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path, tiny_store: Cli
     assert (finished / "stage3.safetensors").read_bytes() == before
 
 
+def test_a_run_goes_on_on_another_device(
+    finished: Path, tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    """What a machine with a GPU began."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    stored = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps({**stored, "device": "cuda"}))
+    assert train(tiny_store, run, SETTINGS, resume=True) == run / "stage3.safetensors"
+
+
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(b"not this")
     with pytest.raises(RunError, match=r"state\.safetensors: damaged"):

@@ -105,7 +105,8 @@ class GeneratorTrainer:
             )
         if begun:
             text = (run / "settings.json").read_text(encoding="utf-8")
-            settings = GeneratorTrainSettings.from_dict(json.loads(text))
+            stored = GeneratorTrainSettings.from_dict(json.loads(text))
+            settings = replace(stored, device=settings.device)  # it may go on elsewhere
         self.device = torch.device(choose_device(settings.device))
         # Stored as it was found, so that a machine that would choose otherwise goes on alike.
         precision = choose_precision(settings.precision, self.device)

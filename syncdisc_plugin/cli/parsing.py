@@ -27,7 +27,7 @@ VERBS = {
     "report": "draw the page of a run, or of a clip store: what was kept, and why the rest was not",
 }
 
-RESUME = "go on with a run that was stopped, with the settings that are stored in it"
+RESUME = "go on with a run that was stopped, with the settings that are stored in it but --device"
 VIDEOS = "videos, folders of videos, or URLs of either (s3://..., as fsspec reads them)"
 WEIGHTS = "shipped name, or a checkpoint"
 LISTS = ("--heldout_speakers", "--choose.languages")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +42,9 @@ def train(args: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help=RESUME)
     parser.add_class_arguments(TrainSettings)
     parsed = parser.parse_args(args)
-    store = ClipStore(parsed.data)
-    path = train(store, parsed.out, _train_settings(parsed), resume=parsed.resume)
+    store, settings = ClipStore(parsed.data), _train_settings(parsed)
+    _say_what_stays(parsed.out, settings)
+    path = train(store, parsed.out, settings, resume=parsed.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # of what torchrun started
         print(_closing(path, _write_report(parsed.out, store)))
     return 0
@@ -84,6 +87,19 @@ def run(args: Sequence[str]) -> int:
     path = train(store, parsed.out, settings, resume=parsed.resume)
     print(_closing(path, _write_report(parsed.out, store)))
     return 0
+
+
+def _say_what_stays(run: Path, settings: TrainSettings) -> None:
+    """A run that is resumed keeps its settings: say so of those that are given now and differ."""
+    path = run / "settings.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    given, usual = (json.loads(json.dumps(asdict(s))) for s in (settings, type(settings)()))
+    now = [n for n in given if n != "device" and given[n] not in (usual[n], stored.get(n))]
+    if now:
+        names = ", ".join(f"--{name}" for name in now)
+        print(f"{run} goes on with the settings that it began with: {names} of now: not used")
 
 
 def _check_ahead(settings: TrainSettings, store: Path, spec: Namespace) -> None:

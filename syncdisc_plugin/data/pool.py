@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -57,6 +58,8 @@ Work = Callable[[Job], Done]
 Begin = Callable[[], Work]  # called once in each worker; must be picklable
 Results = Generator[Done, None, None]
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's; of `docker --cpus 4`: "400000 100000"
+
 
 def crashed(job: Job) -> Done:
     """What comes of a job that kills its process."""
@@ -64,10 +67,13 @@ def crashed(job: Job) -> Done:
 
 
 def cores() -> int:
-    """Cores that this process may use: a scheduler's share, where it has only that."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: a scheduler's or a container's share, where that is less."""
+    mine = hasattr(os, "sched_getaffinity")
+    n = len(os.sched_getaffinity(0)) if mine else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or "max": no limit
+        quota, period = QUOTA.read_text().split()
+        n = min(n, max(1, round(int(quota) / int(period))))
+    return n
 
 
 def run_local(jobs: Sequence[Job], begin: Begin, workers: int = 0) -> Results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from syncdisc_plugin import weights
@@ -41,7 +41,8 @@ def open_run(
         raise RunError(f"--out {run}: holds a run. Add --resume to go on with it, or give another.")
     if path.exists():
         stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        return stored, read_progress(run) or Progress()
+        # It may go on elsewhere: the device is this call's.
+        return replace(stored, device=settings.device), read_progress(run) or Progress()
     if found := [name for name in _TAKEN_UP if (run / name).exists()]:
         raise RunError(
             f"--out {run}: holds {', '.join(found)} but no {SETTINGS}: of `syncdisc filter`, or of "

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from syncdisc_plugin.errors import RunError
+
 # Rank 0 measures and filters alone; the others wait for it that long.
 PATIENCE = timedelta(hours=4)
 
@@ -45,7 +47,8 @@ class Ranks:
         """
         if n % self.world:
             raise ValueError(
-                f"--batch_clips: expected a multiple of the {self.world} processes, got {n}."
+                f"--batch_clips: expected a multiple of the {self.world} processes, got {n}. A run "
+                "that is resumed keeps its own: start as many processes as divide it."
             )
         size = n // self.world
         return range(self.rank * size, (self.rank + 1) * size)
@@ -91,6 +94,11 @@ def join(device: str) -> Ranks:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Ranks()
+    if missing := [name for name in ("RANK", "LOCAL_RANK") if name not in os.environ]:
+        raise RunError(
+            f"WORLD_SIZE={world} is set, but not {' and '.join(missing)}: expected all of them, or "
+            "none. Start with torchrun, which sets them, or unset WORLD_SIZE for one process."
+        )
     ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
     if device.startswith("cuda"):
         torch.cuda.set_device(ranks.local)
