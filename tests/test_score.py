@@ -22,7 +22,7 @@ from syncdisc_plugin.data.footage import Footage
 from syncdisc_plugin.evaluate import score as scoring
 from syncdisc_plugin.evaluate import score_picture
 from syncdisc_plugin.evaluate.score import Score, Scorer, Seen, surest
-from syncdisc_plugin.evaluate.score_picture import smooth, write_picture
+from syncdisc_plugin.evaluate.score_picture import clock, smooth, write_picture
 from syncdisc_plugin.media import decode, move_audio, write_video
 from syncdisc_plugin.media.phase import frame_leads_s
 from syncdisc_plugin.nn import Discriminator
@@ -203,6 +203,13 @@ def test_smoothing_knows_what_is_missing() -> None:
     np.testing.assert_allclose(middle[:, 0], [2, 3, 4, 5])
     np.testing.assert_allclose(middle[:, 1], [np.nan, 7, 8, 8])
     assert np.isnan(smooth(np.full((9, 1), np.nan), 3)).all()
+
+
+def test_a_clock_never_shows_sixty_seconds() -> None:
+    assert [clock(s) for s in (5.2, 59.4, 59.6, 118.5, 119.7)] == [
+        *("0:05", "0:59", "1:00", "1:58", "2:00")
+    ]
+    assert [clock(s, 1) for s in (118.5, 119.97, 5)] == ["1:58.5", "2:00.0", "0:05.0"]
 
 
 # --- the command

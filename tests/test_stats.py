@@ -10,8 +10,10 @@ from small_store import N_FRAMES, SPEC, add, make
 
 from syncdisc_plugin.data.manifest import refused_row
 from syncdisc_plugin.data.stats import reason_class, stats
+from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.evaluate.store_report import write_store_report
 
 
 @pytest.fixture
@@ -62,6 +64,14 @@ def test_a_store_without_a_clip_or_a_row(tmp_path: Path) -> None:
     assert "inputs    0" in stats(tmp_path / "empty").to_text()
     with pytest.raises(StoreError, match="not a clip store"):
         stats(tmp_path)
+
+
+def test_a_damaged_row_is_one_line(store: Path) -> None:
+    with (store / "manifest.jsonl").open("a") as file:
+        file.write('{"key": "a", "path": "x", "status": "ok"}\n')
+    for read in (stats, write_store_report, ClipStore):
+        with pytest.raises(StoreError, match=r"manifest.jsonl: damaged .*store verify"):
+            read(store)
 
 
 def test_a_store_in_work_is_counted_too(store: Path) -> None:

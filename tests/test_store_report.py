@@ -96,9 +96,11 @@ def test_without_a_choice_all_are_chosen_and_nothing_is_changed(root: Path) -> N
 
 def test_a_store_of_refusals_only_has_a_page(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", ClipSpec()) as writer:
-        writer.add([refused_row("r", "a.mp4", "a.mp4: the audio is silent (-90 dB). Check.")])
+        name = "/home/me/private/videos/talks/a.mp4"
+        writer.add([refused_row("r", name, f"{name}: the audio is silent (-90 dB). Check.")])
     text = write_store_report(tmp_path / "s").read_text(encoding="utf-8")
-    assert "1 inputs gave 0 clips" in text and "the audio is silent" in text
+    assert "1 inputs gave 0 clips" in text
+    assert "videos/talks/a.mp4: the audio is silent" in text and "private" not in text
 
 
 def test_the_verb_tells_a_store_from_a_run(

@@ -57,8 +57,8 @@ def evaluate(args: Sequence[str]) -> int:
     given = {name: parsed[name] for name in names} | {"choose": Choice(**vars(parsed.choose))}
     settings = EvaluateSettings(**given)
     if parsed.data is not None:
-        store, part, models = ClipStore(parsed.data), parsed.part, parsed.models
-        found = evaluate_store(parsed.weights, store, part=part, settings=settings, models=models)
+        store = ClipStore(parsed.data)
+        found = evaluate_store(parsed.weights, store, part=parsed.part, settings=settings)
     else:
         footage = prepare_settings(parsed)
         found = evaluate_videos(parsed.weights, parsed.videos, footage, settings)

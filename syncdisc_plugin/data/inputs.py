@@ -125,18 +125,36 @@ def read_speakers(path: Path | None, column: str = "speaker") -> dict[str, str]:
     """
     if path is None:
         return {}
+    rows = read_table("--speakers", path, ("path", "speaker"))
+    return {place: row.get(column) or "" for place, row in rows.items()}
+
+
+def read_table(flag: str, path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Rows of a CSV about videos, by the `canonical` place of what its column path names.
+
+    Args:
+        flag: to name in messages.
+        path: of the table; its paths are relative to its folder, absolute, or URLs.
+        columns: that it must have, path among them.
+
+    Raises:
+        MediaError: a table without these columns, or a row without a path.
+    """
     with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
         reader = csv.DictReader(file)
-        if not {"path", "speaker"} <= set(reader.fieldnames or ()):
-            raise MediaError(f"--speakers {path}: expected the columns path,speaker.")
-        rows = []
+        if not set(columns) <= set(reader.fieldnames or ()):
+            raise MediaError(
+                f"{flag} {path}: expected the columns {','.join(columns)}, got "
+                f"{list(reader.fieldnames or ())}."
+            )
+        rows = {}
         for row in reader:
             if not any(row.values()):  # spreadsheets write such ones
                 continue
             if not row["path"]:
-                raise MediaError(f"--speakers {path}: no path in line {reader.line_num}. Add it.")
-            rows.append((_place(path, row["path"]), row.get(column) or ""))
-        return dict(rows)
+                raise MediaError(f"{flag} {path}: no path in line {reader.line_num}. Add it.")
+            rows[_place(path, row["path"])] = row
+        return rows
 
 
 def _place(table: Path, text: str) -> str:

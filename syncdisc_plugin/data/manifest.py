@@ -89,13 +89,29 @@ def row_clip(row: dict[str, Any]) -> Clip:
     """The clip of such a row.
 
     Raises:
-        TypeError: a field is missing.
+        KeyError, TypeError: a field is missing.
         ValueError: an id that names no shard of the store; a foreign one could lead out of it.
     """
     names = Clip.__dataclass_fields__
     if not _ID.fullmatch(row["id"]):
         raise ValueError(f"id: expected KEY/n, got {row['id']}")
     return Clip(**{name: value for name, value in row.items() if name in names})
+
+
+def clips_of(rows: list[dict[str, Any]], manifest: Path) -> list[Clip]:
+    """The clips of rows, not in the order in which a pool of workers happened to finish them.
+
+    Raises:
+        StoreError: a row is damaged; `manifest` is the file to name.
+    """
+    try:
+        clips = [row_clip(row) for row in rows if row["status"] == "ok"]
+    except (TypeError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"{manifest}: damaged ({type(error).__name__}: {error}). `syncdisc store verify` names "
+            "the row."
+        ) from error
+    return sorted(clips, key=lambda clip: (clip.source, clip.start_s, clip.id))
 
 
 def refused_row(key: str, path: Path | str, reason: str) -> dict[str, Any]:

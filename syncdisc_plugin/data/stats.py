@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from syncdisc_plugin.data.manifest import read_rows, row_clip
+from syncdisc_plugin.data.manifest import clips_of, read_rows
 from syncdisc_plugin.data.store import MANIFEST, read_spec
 
 FACE_PX = (0, 32, 64, 96, 128, 192, 256)
@@ -91,7 +91,7 @@ def stats(root: Path) -> Stats:
     """
     spec = read_spec(root)
     rows = list(read_rows(root / MANIFEST))
-    clips = [row_clip(row) for row in rows if row["status"] == "ok"]
+    clips = clips_of(rows, root / MANIFEST)
     minutes = Counter[str]()
     for clip in clips:
         minutes[clip.speaker] += clip.n_frames  # whole frames first: sums of them are exact

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from syncdisc_plugin.data.manifest import Clip, read_rows, row_clip
+from syncdisc_plugin.data.manifest import Clip, clips_of, read_rows
 from syncdisc_plugin.data.remote import check_local
 from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.spec import ClipSpec
@@ -39,14 +39,7 @@ class ClipStore:
         self.root = Path(root)
         self.spec = read_spec(self.root)
         self.rows = list(read_rows(self.root / MANIFEST))
-        try:
-            clips = [row_clip(row) for row in self.rows if row["status"] == "ok"]
-        except (TypeError, ValueError, KeyError) as error:
-            raise StoreError(
-                f"{self.root}/{MANIFEST}: damaged ({error}). `syncdisc store verify` names the row."
-            ) from error
-        # Not in the order in which a pool of workers happened to finish them.
-        self.clips = sorted(clips, key=lambda clip: (clip.source, clip.start_s, clip.id))
+        self.clips = clips_of(self.rows, self.root / MANIFEST)
         self.refused = [row for row in self.rows if row["status"] != "ok"]
         self._by_id = {clip.id: clip for clip in self.clips}
         self._open: OrderedDict[str, Any] = OrderedDict()

@@ -2,68 +2,47 @@
 
 from __future__ import annotations
 
-import csv
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from syncdisc_plugin.data.inputs import canonical, read_table
 from syncdisc_plugin.data.manifest import Clip
-from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.errors import FaceError, StoreError
-from syncdisc_plugin.faces.turn import Look, load_look
+from syncdisc_plugin.errors import StoreError
 
-LOOKS = 5  # frames of a clip whose turn is measured
 FACE_PX = (48, 96, 192)
 TURN_DEG = (10, 20, 35)
 MOST_NAMES = 40  # a column of more different words tells no groups
 
 
 def group_names(
-    store: ClipStore,
     clips: Sequence[Clip],
     about: Mapping[str, Mapping[str, str]] | None = None,
-    models: Path | None = None,
 ) -> dict[str, list[str]]:
     """By property, the group of each clip; "" where it is not known.
 
-    speaker; folder (of the source); face_px (in the source); head_turn (where YuNet's file is at
-    hand); and the columns of a table.
+    speaker; folder (of the source); face_px (in the source); head_turn (where YuNet was at hand
+    when they were prepared); and the columns of a table.
 
     Args:
-        store: where the clips are.
         clips: C of them.
         about: what `read_columns` gave for these clips, or for more.
-        models: folder with detector files.
     """
     out = {
         "speaker": [c.speaker for c in clips],
         "folder": [Path(c.source).parent.name for c in clips],
         "face_px": [_between(c.face_px, FACE_PX, " px") for c in clips],
     }
-    try:
-        look = load_look(models)
-    except FaceError:
-        pass  # no file, no network: figures do not depend on it
-    else:
-        out["head_turn"] = [_between(_turn(store, c, look), TURN_DEG, "°") for c in clips]
+    if any(c.turn_deg is not None for c in clips):
+        out["head_turn"] = [_between(c.turn_deg, TURN_DEG, "°") for c in clips]
     for name, words in (about or {}).items():
         out[name] = [words[c.id] for c in clips]
     return out
 
 
-def _turn(store: ClipStore, clip: Clip, look: Callable[[np.ndarray], Look]) -> float:
-    """Median over some frames of how far the head is turned to either side, in degrees."""
-    at = np.linspace(0, clip.n_frames - 1, LOOKS).astype(int)
-    found = [abs(look(store.frames(clip, i, i + 1)[0]).turn_deg) for i in at]
-    found = [x for x in found if np.isfinite(x)]
-    return float(np.median(found)) if found else float("nan")
-
-
-def _between(value: float, bounds: Sequence[int], unit: str) -> str:
-    """The range that a value lies in, in words that sort; "" for nan."""
-    if not np.isfinite(value):
+def _between(value: float | None, bounds: Sequence[int], unit: str) -> str:
+    """The range that a value lies in, in words that sort; "" for None."""
+    if value is None:
         return ""
     at = bisect_right(bounds, value)
     if at == len(bounds):
@@ -79,16 +58,11 @@ def read_columns(path: Path, clips: Sequence[Clip]) -> dict[str, dict[str, str]]
         clips: whose words are looked up; "" for those that it does not name.
 
     Raises:
-        StoreError: it is no such table, or names none of the clips.
+        MediaError: it is no such table.
+        StoreError: it names none of the clips.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
-        reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or ()):
-            raise StoreError(
-                f"--about {path}: expected a column path, got {list(reader.fieldnames or ())}."
-            )
-        rows = {(path.parent / row["path"]).resolve(): row for row in reader}
-    found = [rows.get(Path(c.source).resolve(), {}) for c in clips]
+    rows = read_table("--about", path, ("path",))
+    found = [rows.get(canonical(c.source), {}) for c in clips]
     if not any(found):
         raise StoreError(
             f"--about {path}: names none of the {len(clips)} clips. Its paths are relative to the "

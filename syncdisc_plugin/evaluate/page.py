@@ -6,6 +6,8 @@ import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import PurePath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -122,6 +124,16 @@ def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'{rest}<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
         f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def short(path: str) -> str:
+    """The end of a path: enough to find the file, and no home folder on a page that travels."""
+    return "/".join(PurePath(path).parts[-3:])
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """Why an input was refused, likewise."""
+    return str(row["reason"]).replace(str(row["path"]), short(row["path"]))
 
 
 def folded(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

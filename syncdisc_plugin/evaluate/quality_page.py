@@ -144,7 +144,7 @@ def _clips(found: Found) -> str:
     worst = sorted(found["clips"], key=lambda c: (-abs(c["offset_frames"]), c["confidence"]))
     rows = [
         [
-            c["source"],
+            page.short(c["source"]),
             c["speaker"],
             f"{c['start_s']:.1f} s, {c['seconds']:.1f} s long",
             f"{c['offset_frames']:+d}",
@@ -154,7 +154,7 @@ def _clips(found: Found) -> str:
         for c in worst
     ]
     head = ("source", "speaker", "from", "offset", "confidence", "PM 15")
-    refused = [[r["path"], r["reason"]] for r in found.get("refused", [])]
+    refused = [[page.short(r["path"]), page.reason(r)] for r in found.get("refused", [])]
     return page.folded("Clips, the furthest off first", head, rows) + page.folded(
         "Refused", ("path", "reason"), refused
     )

@@ -6,14 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import figures
-from syncdisc_plugin.evaluate.page import document, faces, folded, grid, table
+from syncdisc_plugin.evaluate.page import document, faces, folded, grid, reason, short, table
 from syncdisc_plugin.evaluate.records import RunRecords, read_json, read_records
 
 MEANING = {
@@ -152,7 +152,7 @@ def _data(left: RunRecords, store: ClipStore | None) -> str:
         f"{sum(_minutes(store).values()):.1f} minutes; {_count(len(store.refused), 'input')} "
         f"refused.</p>\n{faces(store)}"
     )
-    rows = [[_short(row["path"]), row["reason"]] for row in store.refused]
+    rows = [[short(row["path"]), reason(row)] for row in store.refused]
     out.append(folded("Refused inputs, and why", ["Input", "Why"], rows))
     return "\n".join(out)
 
@@ -250,7 +250,7 @@ def _filter(left: RunRecords, store: ClipStore | None) -> str:
         ),
     ]
     changed = [
-        [_short(r["source"]), r["verdict"], f"{r['offset_frames']:+d}", r["reason"]]
+        [short(r["source"]), r["verdict"], f"{r['offset_frames']:+d}", r["reason"]]
         for r in rows
         if r["verdict"] != "kept"
     ]
@@ -371,11 +371,6 @@ def _count(number: int, noun: str) -> str:
 
 def _minutes(store: ClipStore) -> dict[str, float]:
     return {clip.id: clip.n_frames / store.spec.fps / 60 for clip in store.clips}
-
-
-def _short(path: str) -> str:
-    """The end of a path: enough to find the file, and no home folder on a page that travels."""
-    return "/".join(PurePath(path).parts[-3:])
 
 
 def _flat(settings: dict[str, Any], above: str = "") -> Iterable[tuple[str, str]]:

@@ -56,7 +56,6 @@ def evaluate_store(
     *,
     part: str = "all",
     settings: EvaluateSettings | None = None,
-    models: Path | None = None,
 ) -> dict[str, Any]:
     """All figures of weights on a store's clips.
 
@@ -65,14 +64,13 @@ def evaluate_store(
         store: the clips; its frame rate, crop and mel must be the weights'.
         part: "all", or "heldout": only the speakers that STORE/split.json holds out.
         settings: what else to look at.
-        models: folder with detector files, for the turn of heads.
 
     Raises:
         StoreError: the store was prepared with another spec, or holds no whole window.
     """
     net = weights.load_judge(ref, choose_device("auto"))
     clips = store.clips if part == "all" else _heldout(store)
-    found = _evaluate(net, store, clips, settings or EvaluateSettings(), models)
+    found = _evaluate(net, store, clips, settings or EvaluateSettings())
     return {"weights": str(ref), "part": part, **found}
 
 
@@ -101,7 +99,7 @@ def evaluate_videos(
             why = "; ".join(f"{row['path']}: {row['reason']}" for row in result.refused)
             raise StoreError(f"--videos: no usable clip in them. {why}")
         store = ClipStore(folder)
-        found = _evaluate(net, store, store.clips, settings, footage.models)
+        found = _evaluate(net, store, store.clips, settings)
     refused = [{"path": row["path"], "reason": row["reason"]} for row in result.refused]
     return {"weights": str(ref), "part": "all", **found, "refused": refused}
 
@@ -122,7 +120,6 @@ def _evaluate(
     store: ClipStore,
     clips: Sequence[Clip],
     settings: EvaluateSettings,
-    models: Path | None,
 ) -> dict[str, Any]:
     chosen = choose(clips, store.root, store.spec.fps, settings.choose)
     if clips and not chosen.clips:
@@ -134,7 +131,7 @@ def _evaluate(
     precision = choose_precision(settings.precision, device_of(net))
     tally = _tally(net, store, clips, "evaluate", precision)
     judged = [e.clip for e in tally.clips]
-    names = group_names(store, judged, about, models)
+    names = group_names(judged, about)
     found = {
         "precision": precision,
         **whole(tally),

@@ -212,10 +212,17 @@ def _probability(axes: Axes, score: Score, fps: int) -> None:
     axes.set(ylim=(0, 1), yticks=[0, 0.5, 1], ylabel="probability\nas it is")
     axes.set_xlabel("time in the video" if score.start_s + score.seconds >= 100 else "seconds")
     if score.start_s + score.seconds >= 100:
-        axes.xaxis.set_major_formatter(lambda s, _: f"{int(s) // 60}:{s % 60:02.0f}")
+        digits = 0 if score.seconds >= 10 else 1  # ticks of a short track lie within a second
+        axes.xaxis.set_major_formatter(lambda s, _: clock(s, digits))
     axes.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 3, 5, 6, 10]))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def clock(seconds: float, digits: int = 0) -> str:
+    """Minutes and seconds, 1:58.5."""
+    minutes, rest = divmod(round(seconds, digits), 60)
+    return f"{minutes:.0f}:{rest:0{3 + digits if digits else 2}.{digits}f}"
 
 
 def _thin(table: np.ndarray) -> np.ndarray:

@@ -6,17 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.choice import Choice, Chosen, choose
 from syncdisc_plugin.data.funnel import Loss, Step, funnel
-from syncdisc_plugin.data.manifest import Clip, read_rows, row_clip
-from syncdisc_plugin.data.store import ClipStore, read_judged, read_spec
+from syncdisc_plugin.data.manifest import Clip, clips_of, read_rows
+from syncdisc_plugin.data.store import MANIFEST, ClipStore, read_judged, read_spec
 from syncdisc_plugin.evaluate import store_figures as figures
 from syncdisc_plugin.evaluate.mouths import contact_sheet
-from syncdisc_plugin.evaluate.page import document, folded, grid, table
+from syncdisc_plugin.evaluate.page import document, folded, grid, reason, short, table
 
 NAME = "report.html"
 Row = Mapping[str, Any]
@@ -71,12 +71,11 @@ def write_store_report(root: Path, choice: Choice | None = None, out: Path | Non
         Path of the page.
 
     Raises:
-        StoreError: no store, or the choice needs `store judge`.
+        StoreError: no store, a damaged manifest, or the choice needs `store judge`.
     """
     choice = choice or Choice()
-    fps, rows = read_spec(root).fps, list(read_rows(root / "manifest.jsonl"))
-    clips = [row_clip(row) for row in rows if row["status"] == "ok"]
-    clips.sort(key=lambda clip: (clip.source, clip.start_s, clip.id))
+    fps, rows = read_spec(root).fps, list(read_rows(root / MANIFEST))
+    clips = clips_of(rows, root / MANIFEST)
     chosen, judged = choose(clips, root, fps, choice), read_judged(root)
     steps = funnel(rows, chosen, fps)
     sections = {"From inputs to clips": _funnel(steps), "The choice": _choice(choice, chosen)}
@@ -207,7 +206,7 @@ def _speaking(clips: Sequence[Clip], judged: Mapping[str, Row]) -> str:
         words += f" {len(clips) - len(found):,} clips are newer than the judging, or too short."
     names = {True: "speaks", False: "does not", None: "cannot tell"}
     several = [
-        [_short(c.source), f"{c.start_s:.1f} s", names[row["speaking"]], row["reason"]]
+        [short(c.source), f"{c.start_s:.1f} s", names[row["speaking"]], row["reason"]]
         for c, row in found
         if row["beside"]
     ]
@@ -233,9 +232,9 @@ def _people(
 
 
 def _left_out(rows: Sequence[Row], chosen: Chosen) -> str:
-    refused = [[_short(r["path"]), r["reason"]] for r in rows if r["status"] != "ok"]
+    refused = [[short(r["path"]), reason(r)] for r in rows if r["status"] != "ok"]
     others = [
-        [_short(clip.source), f"{clip.start_s:.1f} s", ", ".join(names)]
+        [short(clip.source), f"{clip.start_s:.1f} s", ", ".join(names)]
         for clip, names in chosen.left_out
     ]
     return (
@@ -249,8 +248,3 @@ def _time(minutes: float | None) -> str:
     if minutes is None:
         return "not known"
     return f"{minutes:,.1f} min" if minutes >= 1 else f"{minutes * 60:.0f} s"
-
-
-def _short(path: str) -> str:
-    """The end of a path: enough to find the file, and no home folder on a page that travels."""
-    return "/".join(PurePath(path).parts[-3:])
