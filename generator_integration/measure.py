@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from generator_integration.hosts.host import Batch, Host, HostError
 from syncdisc_plugin import SyncLoss
+from syncdisc_plugin.data.cost import peak_memory_mb
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,7 @@ def _peak_mb(device: torch.device) -> float:
     """Most memory of this process so far, or on its GPU since the last reset; 0: not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
+    return peak_memory_mb()
 
 
 def _wait(device: torch.device) -> None:

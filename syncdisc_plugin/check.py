@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from syncdisc_plugin.frames import VALUE_RANGES, Box, FrameFormat, fills
-from syncdisc_plugin.nn.curve import similarity_by_offset
+from syncdisc_plugin.nn.curve import MAX_OFFSET, similarity_by_offset
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.objective import Objective
 from syncdisc_plugin.sound import check_mel_values, check_waveform_values, sound_windows
@@ -27,7 +27,6 @@ FEWEST = 8  # pairs, below which even noise now and then looks as if it suited
 POOL = 8  # single items that are put together to one batch
 ARGUMENTS = ("frames", "mel", "waveform", "start")
 BORDER = 0.125  # of the box, added or cut off on each side, when other crops are tried
-MAX_OFFSET = 15  # frames
 
 
 @dataclass(frozen=True)
@@ -291,7 +290,7 @@ def _curves(
 ) -> np.ndarray:
     """(B, 31) similarity of each item over offset, nan where its audio does not reach."""
     if "mel" in given:
-        tables = [similarity_by_offset(*pair, MAX_OFFSET) for pair in zip(v, a, strict=True)]
+        tables = [similarity_by_offset(*pair) for pair in zip(v, a, strict=True)]
         return torch.stack([torch.nanmean(t, 0) for t in tables]).cpu().numpy()
     start = given["start"].reshape(-1).expand(len(v))
     last = given["waveform"].shape[-1] / net.spec.mel.sample_rate_hz * how.fps

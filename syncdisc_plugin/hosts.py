@@ -23,12 +23,7 @@ class Host:
     audio: str
     """"mel": its batches carry Wav2Lip's mel; "waveform": they carry learned features, so that
     the waveform and the index of the first frame must be passed."""
-    note: str = ""
-    """What has to be known beside the format."""
 
-
-# One frame at a time: five consecutive outputs have to be collected first.
-FIVE = "it makes single frames: pass 5 consecutive ones of a video, flattened"
 
 HOSTS = {
     "wav2lip": Host(
@@ -41,52 +36,52 @@ HOSTS = {
         FrameFormat("b c t h w", 5, color="bgr"),
         "mel",
     ),
+    # Decoded pixels, whole 256x256 faces as aligned.
     "latentsync": Host(
         "bytedance/LatentSync",
         FrameFormat("(b t) c h w", 16, "-1..1", region=(-0.06, 0.84, 0.06, 0.96)),
         "mel",
-        "decoded pixels, whole 256x256 faces as aligned",
     ),
+    # Decoded pixels; 16 frames where predicted ones stand among true ones.
     "musetalk": Host(
         "TMElyralab/MuseTalk",
         FrameFormat("(b t) c h w", 16, "-1..1", region=(0.01, 0.97, 0.01, 0.99)),
         "mel",
-        "decoded pixels; 16 frames where predicted ones stand among true ones",
     ),
+    # DeepSpeech features cannot be turned into a mel.
     "dinet": Host(
         "MRzzm/DINet",
         FrameFormat("(t b) c h w", 5, region=(-0.26, 0.85, -0.03, 1.05)),
         "waveform",
-        "DeepSpeech features cannot be turned into a mel",
     ),
     "diff2lip": Host(
         "soumik-kanad/diff2lip",
         FrameFormat("(b t) c h w", 5, "-1..1"),
         "mel",
     ),
+    # It makes single frames: five consecutive ones of a video have to be collected first.
     "ip_lap": Host(
         "Weizhi-Zhong/IP_LAP",
         FrameFormat("(b t) c h w", 5, color="bgr", region=(-0.23, 0.95, 0.06, 0.95)),
         "mel",
-        FIVE,
     ),
+    # Five consecutive frames of each clip.
     "talklip": Host(
         "Sxjdwang/TalkLip",
         FrameFormat("(b t) c h w", 5, color="bgr"),
         "waveform",
-        "pass 5 consecutive frames of each clip",
     ),
+    # Its trainer is closed: sync.check tells the colour order.
     "video_retalking": Host(
         "OpenTalker/video-retalking",
         FrameFormat("b c t h w", 5, region=(0.01, 0.95, 0.0, 1.01)),
         "mel",
-        "its trainer is closed: check the colour order with sync.check",
     ),
+    # Single frames, as IP_LAP.
     "ultralight": Host(
         "anliyuan/Ultralight-Digital-Human",
         FrameFormat("(b t) c h w", 5, color="bgr", region=(-0.76, 0.69, -0.04, 1.05)),
         "waveform",
-        FIVE,
     ),
 }
 

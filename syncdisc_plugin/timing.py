@@ -30,16 +30,6 @@ def n_windows(n_frames: int, n_mels: int, spec: ClipSpec) -> int:
     return max(0, min(by_video, by_audio))
 
 
-def frame_time(frame: int, spec: ClipSpec) -> Fraction:
-    """Seconds at which video frame `frame` is shown."""
-    return Fraction(frame, spec.fps)
-
-
 def sample_of_frame(frame: int, spec: ClipSpec) -> int:
     """Audio sample that is heard when video frame `frame` is shown (floor)."""
     return (frame * spec.mel.sample_rate_hz) // spec.fps
-
-
-def frames_of_samples(n_samples: int, spec: ClipSpec) -> int:
-    """Whole video frames that `n_samples` of audio cover."""
-    return (n_samples * spec.fps) // spec.mel.sample_rate_hz

@@ -163,7 +163,6 @@ def test_channels_are_averaged(tmp_path: Path, codec: str) -> None:
 def test_default_audio_stream_is_read(tmp_path: Path) -> None:
     mux(tmp_path / "a.mkv", [(tone(2, 5),) * 2, (tone(2, 1.2),) * 2], "pcm_s16le", default=1)
     clip = decode(tmp_path / "a.mkv")
-    assert clip.source.n_audio_streams == 2
     assert burst_s(clip) == pytest.approx(1.2, abs=0.005)
 
 

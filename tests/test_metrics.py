@@ -74,15 +74,19 @@ def test_no_far_pair_is_not_a_number() -> None:
     assert not math.isnan(metrics.pair_accuracy([perfect(6)]))
 
 
+def by_distance(clips: list[Embedded]) -> dict[str, float]:
+    return {k: metrics.share(n.sum(0)) for k, n in metrics.distance_counts(clips).items()}
+
+
 def test_accuracy_by_distance() -> None:
     v = torch.eye(40)
     clips = [clip(v, v + 2 * torch.roll(v, 3, 0), 0, "a"), clip(v.flip(0), v.flip(0), 1, "a")]
-    got = metrics.pair_accuracy_by_distance(clips[:1])
+    got = by_distance(clips[:1])
     # Window i of the video is mistaken for the sound at i + 3, where there is one.
     assert got["3"] == pytest.approx(0.5)
     assert got["1"] == got["2"] == got["5"] == got["10"] == 1.0
     assert math.isnan(got["other_clip_same_speaker"]) and math.isnan(got["other_speaker"])
-    got = metrics.pair_accuracy_by_distance(noisy_clips(noise=0.1))
+    got = by_distance(noisy_clips(noise=0.1))
     assert all(value == 1.0 for value in got.values())
     assert set(got) == {"1", "2", "3", "5", "10", "other_clip_same_speaker", "other_speaker"}
 
@@ -95,13 +99,13 @@ def test_other_clips_are_those_that_the_name_says() -> None:
         clip(x, x, i, s)
         for i, (x, s) in enumerate(zip((both[0], both[0], both[1]), "aab", strict=True))
     )
-    got = metrics.pair_accuracy_by_distance([a1, a2, b])
+    got = by_distance([a1, a2, b])
     assert got["other_speaker"] == 1.0
     assert 0.9 < got["other_clip_same_speaker"] < 1.0  # now and then the very same window
 
 
 def test_a_collapsed_net_is_at_chance_at_every_distance() -> None:
-    got = metrics.pair_accuracy_by_distance([collapsed()])
+    got = by_distance([collapsed()])
     assert [got[str(d)] for d in (1, 2, 3, 5, 10)] == [0.5] * 5
 
 
@@ -193,13 +197,17 @@ def test_auc_equals_sklearn(kind: str) -> None:
     elif kind == "all tied":
         true, false = np.zeros(300), np.zeros(2000)
     expected = sklearn.roc_auc_score(np.r_[np.ones(300), np.zeros(2000)], np.r_[true, false])
-    assert metrics.auc(Pairs(true, false)) == pytest.approx(expected, abs=1e-9)
+    assert metrics.auc(*Pairs(true, false).masses) == pytest.approx(expected, abs=1e-9)
+
+
+def eer(clips: list[Embedded]) -> float:
+    return metrics.eer(*metrics.far_pairs(clips).masses)
 
 
 def test_eer_of_known_nets() -> None:
-    assert metrics.eer(metrics.far_pairs([perfect()])) == 0.0
-    assert metrics.eer(metrics.far_pairs([adversarial()])) == 1.0
-    assert metrics.eer(metrics.far_pairs([collapsed()])) == 0.5
+    assert eer([perfect()]) == 0.0
+    assert eer([adversarial()]) == 1.0
+    assert eer([collapsed()]) == 0.5
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 3.0])
@@ -207,7 +215,7 @@ def test_eer_of_two_bells(distance: float) -> None:
     bell = NormalDist()
     at = (np.arange(20_000) + 0.5) / 20_000
     quantiles = np.array([bell.inv_cdf(p) for p in at])
-    got = metrics.eer(Pairs(quantiles[::4] + distance, quantiles))
+    got = metrics.eer(*Pairs(quantiles[::4] + distance, quantiles).masses)
     assert got == pytest.approx(bell.cdf(-distance / 2), abs=0.002)
 
 

@@ -28,10 +28,10 @@ from generator_integration.reference.generator import (
 )
 from generator_integration.reference.layers import Ear
 from generator_integration.reference.losses import HEARD_AND_SEEN, Losses, load_lpips, mouth_map
+from generator_integration.reference.progress import read_progress
 from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
-from generator_integration.reference.state import read_progress
 from generator_integration.reference.train import (
     GeneratorTrainer,
     learning_rate,

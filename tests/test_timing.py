@@ -6,8 +6,6 @@ import pytest
 
 from syncdisc_plugin.spec import ClipSpec, MelSpec
 from syncdisc_plugin.timing import (
-    frame_time,
-    frames_of_samples,
     mel_start,
     n_windows,
     sample_of_frame,
@@ -33,7 +31,7 @@ def test_mel_start_is_what_hosts_compute() -> None:
 
 def test_mel_starts_before_its_frame_by_less_than_one_mel_frame() -> None:
     for frame in (*range(1000), TEN_HOURS - 1, TEN_HOURS):
-        early = frame_time(frame, SPEC) - Fraction(mel_start(frame, SPEC), 80)
+        early = Fraction(frame, 25) - Fraction(mel_start(frame, SPEC), 80)
         assert 0 <= early < Fraction(1, 80)
 
 
@@ -59,18 +57,13 @@ def test_audio_as_long_as_the_video_gives_every_window() -> None:
         assert n_windows(n_frames, n_mels, SPEC) == n_frames - 4
 
 
-def test_frame_times_are_exact_for_ten_hours() -> None:
-    assert frame_time(1, SPEC) == Fraction(1, 25)
-    assert frame_time(TEN_HOURS, SPEC) == 36_000
+def test_samples_are_exact_for_ten_hours() -> None:
     assert sample_of_frame(TEN_HOURS, SPEC) == 36_000 * 16_000
 
 
-def test_samples_and_frames_invert() -> None:
+def test_a_frames_sample_is_the_last_before_it() -> None:
     for spec in (SPEC, ClipSpec(fps=30), ClipSpec(mel=MelSpec(sample_rate_hz=48000, hop=600))):
         for frame in range(500):
             sample = sample_of_frame(frame, spec)
             ratio = Fraction(spec.mel.sample_rate_hz, spec.fps)
             assert sample <= frame * ratio < sample + 1
-            assert frames_of_samples(-(-frame * ratio // 1), spec) == frame
-    assert frames_of_samples(639, SPEC) == 0
-    assert frames_of_samples(640, SPEC) == 1

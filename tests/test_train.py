@@ -27,10 +27,10 @@ from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.evaluate.views import load_with_view, seen_by
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
-from syncdisc_plugin.train.checkpoint import Progress, read_progress
 from syncdisc_plugin.train.clips import clips_for
 from syncdisc_plugin.train.folder import run_split
 from syncdisc_plugin.train.interrupt import Interrupt
+from syncdisc_plugin.train.progress import Progress, read_progress
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
 
 

@@ -30,10 +30,10 @@ from generator_integration.reference.generator import (
 )
 from generator_integration.reference.layers import Ear
 from generator_integration.reference.losses import Losses, check_spec
+from generator_integration.reference.progress import Progress, read_progress
 from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
-from generator_integration.reference.state import Progress, load_state, read_progress, save_state
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.cli.parsing import new_parser
@@ -45,6 +45,7 @@ from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.schedule import average_weights
+from syncdisc_plugin.train.state import load_state, save_state
 
 STAGE = 1  # the log's rows have one; there is no other here
 WARM_UP = 50  # steps

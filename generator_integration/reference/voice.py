@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from syncdisc_plugin.data.footage import SILENT_DB, decibels
 from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media.stream import SoundStream
 from syncdisc_plugin.mel import log_mel
@@ -19,8 +19,6 @@ from syncdisc_plugin.timing import mel_start
 
 BLOCK_S = 10
 """Seconds of sound in memory."""
-SILENT_DB = -60.0
-"""As in `syncdisc prepare`."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def read_voice(path: Path | str, spec: ClipSpec) -> Voice:
         spec=spec,
         mel=np.concatenate(parts, axis=1),
         seconds=Fraction(n_samples, spec.mel.sample_rate_hz),
-        loudness_db=10 * math.log10(max(1e-12, power / n_samples)),
+        loudness_db=decibels(power / n_samples),
     )
 
 

@@ -14,6 +14,7 @@ from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.nn.curve import MAX_OFFSET, similarity_by_offset
 
 FAR = 5
+FALSE_PER_WINDOW = 8  # far false pairs that are drawn
 CONTEXTS = (5, 7, 9, 11, 13, 15, 25)
 DISTANCES = (1, 2, 3, 5, 10)
 BINS = 15  # of probability, in the calibration error
@@ -42,7 +43,7 @@ class Pairs:
         return true, false
 
 
-def far_pairs(clips: Sequence[Embedded], per_window: int = 8, seed: int = 0) -> Pairs:
+def far_pairs(clips: Sequence[Embedded], seed: int = 0) -> Pairs:
     """True pairs of all windows, and a fixed sample of far false pairs of the same clips."""
     rng = np.random.default_rng(seed)
     true, false = [], []
@@ -50,7 +51,7 @@ def far_pairs(clips: Sequence[Embedded], per_window: int = 8, seed: int = 0) -> 
         s = clip.similarity.numpy()
         n = len(s)
         true.append(np.diagonal(s))
-        i, j = rng.integers(0, n, (2, n * per_window))
+        i, j = rng.integers(0, n, (2, n * FALSE_PER_WINDOW))
         far = np.abs(i - j) >= FAR
         false.append(s[i[far], j[far]])
     if not sum(map(len, false)):
@@ -80,13 +81,11 @@ def pair_counts(clip: Embedded) -> tuple[float, float]:
     return right, float(far.sum())
 
 
-def pair_accuracy_by_distance(clips: Sequence[Embedded], seed: int = 0) -> dict[str, float]:
-    """The same with false audio at exactly d frames (both sides), or from another clip."""
-    return {name: share(counts.sum(0)) for name, counts in distance_counts(clips, seed).items()}
-
-
 def distance_counts(clips: Sequence[Embedded], seed: int = 0) -> dict[str, np.ndarray]:
-    """(clips, 2) by kind of false audio: pairs that are ranked rightly, and all."""
+    """(clips, 2) by kind of false audio: pairs that are ranked rightly, and all.
+
+    False is audio at exactly d frames (both sides), or from another clip.
+    """
     out = {str(d): np.array([_counts_at(clip, d) for clip in clips]) for d in DISTANCES}
     rng = np.random.default_rng(seed)
     by_speaker: dict[str, list[int]] = defaultdict(list)
@@ -160,14 +159,14 @@ def pm_hits(clip: Embedded, contexts: Sequence[int] = CONTEXTS) -> list[float]:
     return out
 
 
-def pm_chance(n: int, window_frames: int, contexts: Sequence[int] = CONTEXTS) -> list[float]:
+def pm_chance(n: int, window_frames: int) -> list[float]:
     """`pm_hits` that guessing has in a clip of n windows, by context.
 
     3 of 31 far from its ends; near them fewer shifts are possible and 0 always is, so short clips
     and long contexts are easier.
     """
     index, out = np.arange(n), []
-    for k in contexts:
+    for k in CONTEXTS:
         reach = max(0, k - window_frames) // 2
         # The last window of a context must not lie behind the audio's end, nor the first before 0.
         low = np.maximum(np.minimum(n, index + reach + 1) - n, -MAX_OFFSET)
@@ -177,24 +176,17 @@ def pm_chance(n: int, window_frames: int, contexts: Sequence[int] = CONTEXTS) ->
     return out
 
 
-def auc(pairs: Pairs) -> float:
-    """Area under the ROC curve: chance that a true pair scores above a false one."""
-    return auc_of(*pairs.masses)
+def auc(true: np.ndarray, false: np.ndarray) -> float:
+    """Area under the ROC curve: chance that a true pair scores above a false one.
 
-
-def auc_of(true: np.ndarray, false: np.ndarray) -> float:
-    """The same from `Pairs.masses`."""
+    From `Pairs.masses`.
+    """
     below = np.cumsum(false) - false / 2  # a tie counts half
     return float((true * below).sum())
 
 
-def eer(pairs: Pairs) -> float:
-    """Equal error rate: false accepts equal to false rejects."""
-    return eer_of(*pairs.masses)
-
-
-def eer_of(true: np.ndarray, false: np.ndarray) -> float:
-    """The same from `Pairs.masses`."""
+def eer(true: np.ndarray, false: np.ndarray) -> float:
+    """Equal error rate: false accepts equal to false rejects. From `Pairs.masses`."""
     reject = np.append(0.0, np.cumsum(true))  # of a threshold at each value, and above all
     accept = 1 - np.append(0.0, np.cumsum(false))
     at = np.abs(reject - accept).argmin()

@@ -82,8 +82,8 @@ class PairSums:
         error = (w @ t.error) / (2 * n_true) + (w @ f.error) / (2 * n_false)
         similarity = (w @ t.similarity) / n_true, (w @ f.similarity) / n_false
         return {
-            "auc": metrics.auc_of(*masses),
-            "eer": metrics.eer_of(*masses),
+            "auc": metrics.auc(*masses),
+            "eer": metrics.eer(*masses),
             "ece": float(np.abs(error).sum()),
             "similarity_true": float(similarity[0]),
             "similarity_false": float(similarity[1]),

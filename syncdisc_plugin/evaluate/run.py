@@ -138,7 +138,7 @@ def _evaluate(
         "seconds": round(sum(c.n_frames for c in judged) / net.spec.fps, 2),
         "intervals": known(tally.intervals(tally.figures)),
         "groups": {name: tally.group(values) for name, values in names.items()},
-        "clips": [_clip_row(e, tally, i) for i, e in enumerate(tally.clips)],
+        "clips": [_clip_row(e, tally, i, net.spec.fps) for i, e in enumerate(tally.clips)],
     }
     if settings.choose.asked:
         found["left_out"] = len(chosen.left_out)
@@ -175,14 +175,14 @@ def _tally(
     return Tally(embedded, one - zero, zero)
 
 
-def _clip_row(e: Embedded, tally: Tally, i: int) -> dict[str, Any]:
+def _clip_row(e: Embedded, tally: Tally, i: int, fps: int) -> dict[str, Any]:
     curve, c = tally.curves[i], e.clip
     return {
         "clip": c.id,
         "source": c.source,
         "speaker": c.speaker,
         "start_s": c.start_s,
-        "seconds": round(c.n_frames / 25, 2),
+        "seconds": round(c.n_frames / fps, 2),
         "offset_frames": curve.offset_frames,
         "confidence": round(curve.confidence, 4),
         "pm_accuracy_15": round(float(tally.pm[i, CONTEXTS.index(15)]), 4),

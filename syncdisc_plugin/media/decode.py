@@ -58,14 +58,6 @@ class Source:
     """First video timestamp on the file's clock."""
     audio_start_s: float
     """First audio timestamp on the file's clock, behind the encoder's priming."""
-    audio_rate_hz: int
-    """Samples per second of the sound."""
-    n_audio_streams: int
-    """Audio streams in the file; the default or first one is read."""
-    video_codec: str
-    """Name of the picture's codec."""
-    audio_codec: str
-    """Name of the sound's codec."""
     rotation_deg: int
     """Counter-clockwise rotation that the file asks for: 0, 90, 180 or 270; already applied."""
     mirrored: bool = False
@@ -213,10 +205,6 @@ def decode(
             fps=source_fps,
             video_start_s=first.time + late_s,
             audio_start_s=sound.start_s,
-            audio_rate_hz=sound.rate_in_hz,
-            n_audio_streams=len(container.streams.audio),
-            video_codec=video.codec_context.name,
-            audio_codec=audio.codec_context.name,
             rotation_deg=turn.quarters * 90,
             mirrored=turn.mirrored,
         )

@@ -70,11 +70,11 @@ def similarity_by_offset(
     return out
 
 
-def offset_curve(v: torch.Tensor, a: torch.Tensor, max_offset: int = MAX_OFFSET) -> OffsetCurve:
+def offset_curve(v: torch.Tensor, a: torch.Tensor) -> OffsetCurve:
     """The clip's curve: mean of `similarity_by_offset` over windows. v, a: (N, D), N >= 1."""
-    table = similarity_by_offset(v, a, max_offset)
+    table = similarity_by_offset(v, a)
     return OffsetCurve(
-        offsets=np.arange(-max_offset, max_offset + 1),
+        offsets=np.arange(-MAX_OFFSET, MAX_OFFSET + 1),
         similarity=torch.nanmean(table, dim=0).double().cpu().numpy(),
     )
 

@@ -13,16 +13,17 @@ from syncdisc_plugin.data.split import Split, chosen_split, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Discriminator
-from syncdisc_plugin.train.checkpoint import Progress, read_progress
 from syncdisc_plugin.train.clips import FILTERS
+from syncdisc_plugin.train.progress import Progress, read_progress
 from syncdisc_plugin.train.settings import TrainSettings
+from syncdisc_plugin.train.state import STATE
 
 SETTINGS, CLIPS = "settings.json", "clips.json"
 START = "stage0.safetensors"  # of a run that goes on from other weights
 # What a run that finds it takes for its own.
 _TAKEN_UP = (
     CLIPS,
-    "state.safetensors",
+    STATE,
     "reference.json",
     *(f"{f}.jsonl" for f in FILTERS.values()),
 )

@@ -21,7 +21,6 @@ from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.views import load_with_view
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
-from syncdisc_plugin.train.checkpoint import Progress, load_state, save_state
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
 from syncdisc_plugin.train.folder import START, abandon_run, begin_run, open_run, run_split
 from syncdisc_plugin.train.gap import measure_gap
@@ -34,6 +33,7 @@ from syncdisc_plugin.train.measure import (
     no_worse,
     write_heldout,
 )
+from syncdisc_plugin.train.progress import Progress
 from syncdisc_plugin.train.ranks import Ranks, join, share_norms
 from syncdisc_plugin.train.schedule import (
     average_weights,
@@ -43,6 +43,7 @@ from syncdisc_plugin.train.schedule import (
 )
 from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
+from syncdisc_plugin.train.state import load_state, save_state
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
@@ -50,7 +51,7 @@ REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside 
 def train(
     store: ClipStore, run: Path, settings: TrainSettings | None = None, *, resume: bool = False
 ) -> Path:
-    """Stage 1, filter, stage 2, stage 3 -> RUN/stage3.safetensors.
+    """Stage 1, filter, stage 2, stage 3 -> RUN/stage3.safetensors (or that of `last_stage`).
 
     Under torchrun, every process calls this with the same arguments and a `run` that all see.
 
@@ -62,13 +63,16 @@ def train(
             no run yet, start one.
 
     Returns:
-        Path of the stage-3 weights.
+        Path of the last stage's weights.
 
     Raises:
         RunError: the folder holds a run and `resume` is false, parts of one, or one of other clips.
         StoreError: the store has too little for a held-out split, or another spec than the
             reference or the weights to go on from.
         WeightsError: one of these cannot be loaded.
+        ValueError: no clip is as long as a chunk, or another architecture than the weights' was
+            asked for.
+        KeyboardInterrupt: Ctrl-C; the state is saved.
     """
     settings = settings or TrainSettings()
     ranks = join(choose_device(settings.device))
@@ -152,7 +156,7 @@ class Trainer:
                     gap=self.progress.gap,
                 )
                 if self.ranks.first:
-                    save_state(self.run, self.progress, *self._start(min(stage + 1, 3)))
+                    save_state(self.run, self.progress)
         finally:
             if self.log:
                 self.log.close()
@@ -168,7 +172,7 @@ class Trainer:
         s, p, ranks = self.s, self.progress, self.ranks
         net, average, optimiser = self._start(stage)
         if p.step:
-            load_state(self.run, net, average, optimiser)
+            load_state(self.run, {"net": net, "average": average}, {"optimiser": optimiser})
         items, words = clips_for(stage, self.run, self.store, self.split, s.chunk_frames, self.lag)
         sampler = self._sampler(items)
         if words:
@@ -363,7 +367,8 @@ class Trainer:
         self.progress.seconds = self._seconds()
         self._sitting = time.monotonic()
         if self.ranks.first:
-            save_state(self.run, self.progress, net, average, optimiser)
+            nets = {"net": net, "average": average}
+            save_state(self.run, self.progress, nets, {"optimiser": optimiser})
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self._sitting

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from syncdisc_plugin.train.checkpoint import Progress
+from syncdisc_plugin.train.progress import Progress
 from syncdisc_plugin.train.settings import StageSettings, TrainSettings
 
 

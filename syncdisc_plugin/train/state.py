@@ -1,12 +1,12 @@
-"""The resumable state of a generator's training: one safetensors file, whole or not there."""
+"""The resumable state of a training: one safetensors file, whole or not there, no pickle."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,56 +15,55 @@ from safetensors.torch import save_file
 from syncdisc_plugin.atomic import replacing
 from syncdisc_plugin.errors import RunError
 
-NAME = "state.safetensors"
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    step: int = 0
-    """Steps done."""
-    seconds: float = 0.0
-    """Wall-clock seconds of training so far, all sittings together."""
-    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """States of the losses' `SyncWeight`s, by name."""
+STATE = "state.safetensors"
+_AGAIN = "Start again in a new --out."
 
 
 def save_state(
     run: Path,
-    progress: Progress,
-    modules: Mapping[str, torch.nn.Module],
-    optimisers: Mapping[str, torch.optim.Optimizer],
+    progress: DataclassInstance,
+    modules: Mapping[str, torch.nn.Module] | None = None,
+    optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
 ) -> None:
-    """Write RUN/state.safetensors: weights, optimisers' moments and progress."""
+    """Write RUN/state.safetensors: where the run stands, weights, optimisers' moments.
+
+    Args:
+        run: the run's folder.
+        progress: plain numbers and texts.
+        modules: by name; none where what comes next begins from weights that are kept elsewhere.
+        optimisers: by name.
+    """
     tensors: dict[str, torch.Tensor] = {}
-    for name, module in modules.items():
+    for name, module in (modules or {}).items():
         for key, value in module.state_dict().items():
             tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
-    for name, optimiser in optimisers.items():
+    for name, optimiser in (optimisers or {}).items():
         for index, moments in optimiser.state_dict()["state"].items():
             for key, value in moments.items():
                 tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value).cpu().contiguous()
-    with replacing(run / NAME) as temp:
+    with replacing(run / STATE) as temp:
         save_file(tensors, temp, {"progress": json.dumps(asdict(progress))})
 
 
-def read_progress(run: Path) -> Progress | None:
-    """Progress of the saved state; None when nothing has been saved yet.
+def read_state(run: Path) -> dict[str, Any] | None:
+    """The `progress` of the saved state; None when nothing has been saved yet.
 
     Raises:
         RunError: the file is damaged.
     """
-    path = run / NAME
+    path = run / STATE
     if not path.exists():
         return None
     try:
-        # "pt" would open the file a second time by its name, and a run that saves meanwhile has
-        # put another file there.
+        # Only the metadata is wanted; "pt" would open the file a second time by its name, and a
+        # run that saves in between has put another file there.
         with safe_open(path, framework="numpy") as file:
-            return Progress(**json.loads(file.metadata()["progress"]))
+            return dict(json.loads(file.metadata()["progress"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: damaged ({error}). Start again in a new --out.") from error
+        raise RunError(f"{path}: damaged ({error}). {_AGAIN}") from error
 
 
 def load_state(
@@ -72,11 +71,19 @@ def load_state(
     modules: Mapping[str, torch.nn.Module],
     optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> None:
-    """Put the saved tensors back, in place."""
-    with safe_open(run / NAME, framework="pt") as file:
+    """Put the saved tensors back, in place.
+
+    Raises:
+        RunError: they are of other nets.
+    """
+    path = run / STATE
+    with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    for name, module in modules.items():
-        module.load_state_dict(_below(name, tensors), strict=True)
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(_below(name, tensors), strict=True)
+    except RuntimeError as error:
+        raise RunError(f"{path}: of other nets, or of an older version. {_AGAIN}") from error
     for name, optimiser in optimisers.items():
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in _below(name, tensors).items():

@@ -1,0 +1,51 @@
+"""Where a run of the trainer stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.train.gap import GapState
+from syncdisc_plugin.train.state import STATE, read_state
+
+
+@dataclass
+class Progress:
+    """Saved with the state."""
+
+    stage: int = 1
+    """1, 2, 3; 4 when all is done."""
+    step: int = 0
+    """Steps done in this stage."""
+    steps: int = 0
+    """Steps that this stage is to take; 0 until it is known how long one takes."""
+    seconds: float = 0.0
+    """Wall-clock seconds of training so far, all sittings together."""
+    step_seconds: float = 0.0
+    """Seconds per step, measured in this run."""
+    best: list[float] = field(default_factory=list)
+    """Held-out scores, clip by clip, of this stage's best measurement."""
+    measured_at: int = 0
+    """Step of the last measurement."""
+    since_best: int = 0
+    """Measurements since then."""
+    gap: GapState = field(default_factory=GapState)
+    """Stage 2's controller."""
+
+
+def read_progress(run: Path) -> Progress | None:
+    """Progress of the saved state; None when nothing has been saved yet.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    raw = read_state(run)
+    if raw is None:
+        return None
+    try:
+        return Progress(**{**raw, "gap": GapState(**raw["gap"])})
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{run / STATE}: damaged, or of another version ({error}). Start again in a new --out."
+        ) from error
