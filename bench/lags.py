@@ -21,7 +21,7 @@ from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
-from syncdisc_plugin.evaluate.views import seen_by
+from syncdisc_plugin.evaluate.views import view_for
 from syncdisc_plugin.nn import offset_curve
 from syncdisc_plugin.nn.curve import clearness, is_clear, similarity_by_offset
 
@@ -68,7 +68,7 @@ def _asked(clip: Clip, args: argparse.Namespace) -> bool:
 
 def _see(name: str, store: ClipStore, clips: list[Clip]) -> list[Embedded]:
     net = weights.load_judge(name)
-    return list(embed_clips(net, seen_by(store, net.spec), clips))
+    return list(embed_clips(net, view_for(store, net.spec), clips))
 
 
 def _lag(seen: Embedded) -> tuple[float, float, bool]:

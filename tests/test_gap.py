@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from syncdisc_plugin.train.gap import GapState, measure_gap
+from syncdisc_plugin.train.gap import GapState, next_gap
 from syncdisc_plugin.train.settings import GapSettings
 
 SETTINGS = GapSettings(step=0.05, preset=0.8, patience=4, progress=0.005)
@@ -15,7 +15,7 @@ def lead(gaps: Iterable[float], settings: GapSettings = SETTINGS) -> list[GapSta
     """States after each measurement, up to the verdict."""
     states = [GapState()]
     for gap in gaps:
-        states.append(measure_gap(states[-1], gap, settings))
+        states.append(next_gap(states[-1], gap, settings))
         if states[-1].verdict:
             break
     return states[1:]
@@ -42,7 +42,7 @@ def test_a_net_that_follows_reaches_the_preset_step_by_step() -> None:
     """The net always gets most of the way, or just beyond."""
     state, gap = GapState(), 0.1
     for _ in range(500):
-        state = measure_gap(state, gap, SETTINGS)
+        state = next_gap(state, gap, SETTINGS)
         if state.verdict:
             break
         assert 0 < state.target - gap <= SETTINGS.step + 1e-9  # never asks too much at once
@@ -107,6 +107,6 @@ def test_the_state_is_all_that_a_resume_needs() -> None:
     half = lead(gaps[:3])[-1]
     copy = GapState(**vars(half))
     for gap in gaps[3:]:
-        copy = measure_gap(copy, gap, SETTINGS)
+        copy = next_gap(copy, gap, SETTINGS)
     assert copy == whole[-1]
     assert half == lead(gaps[:3])[-1]  # a measurement makes a new state

@@ -24,7 +24,7 @@ from syncdisc_plugin.data.split import Split, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, StoreError, WeightsError
 from syncdisc_plugin.evaluate.report import write_report
-from syncdisc_plugin.evaluate.views import load_with_view, seen_by
+from syncdisc_plugin.evaluate.views import load_with_view, view_for
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
 from syncdisc_plugin.train.clips import clips_for
@@ -414,12 +414,12 @@ def test_a_run_goes_on_with_the_clips_that_it_began_with(
 def test_a_reference_sees_the_store_in_its_own_size(tiny_store: ClipStore, tmp_path: Path) -> None:
     """Not the pixels at its own places in larger crops: those show another part of the face."""
     spec = replace(tiny_store.spec, face_px=192)
-    larger = seen_by(tiny_store, spec)
+    larger = view_for(tiny_store, spec)
     judge, view = load_with_view("base", larger, torch.device("cpu"))
     clip = tiny_store.clips[0]
     want, got = (embed_frames(judge, s.frames(clip)[:12]) for s in (tiny_store, view))
     assert (want * got).sum(1).min() > 0.95
-    aligned = seen_by(tiny_store, tiny_store.spec)
+    aligned = view_for(tiny_store, tiny_store.spec)
     aligned.spec = replace(tiny_store.spec, crop="aligned")
     with pytest.raises(StoreError, match="another frame rate, crop or mel"):
         load_with_view("base", aligned, torch.device("cpu"))

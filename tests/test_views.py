@@ -9,7 +9,7 @@ import torch
 
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import StoreError
-from syncdisc_plugin.evaluate.views import CONDITIONS, Condition, seen_by, under
+from syncdisc_plugin.evaluate.views import CONDITIONS, Condition, under, view_for
 from syncdisc_plugin.mel import log_mel
 
 
@@ -76,17 +76,17 @@ def test_worse_levels_are_further_from_the_original(tiny_store: ClipStore) -> No
 def test_another_nets_size_is_made_from_the_stored_one(tiny_store: ClipStore) -> None:
     clip = tiny_store.clips[0]
     spec = replace(tiny_store.spec, face_px=192, window_frames=16, window_mels=52)
-    view = seen_by(tiny_store, spec)
+    view = view_for(tiny_store, spec)
     seen, frame = view.frames(clip, 2, 3), tiny_store.frames(clip, 2, 3)
     assert seen.shape[1:3] == (spec.stored_px, spec.stored_px)
     back = cv2.resize(seen[0], frame.shape[1:3], interpolation=cv2.INTER_AREA)
     assert np.abs(back.astype(int) - frame[0]).mean() < 4
     assert view.windows(clip) == tiny_store.windows(clip) - 11
-    assert seen_by(tiny_store, tiny_store.spec) is tiny_store
+    assert view_for(tiny_store, tiny_store.spec) is tiny_store
     assert view.frames(clip, 5, 5).shape == (0, spec.stored_px, spec.stored_px, 3)
 
 
 def test_another_mel_or_margin_cannot_be_made(tiny_store: ClipStore) -> None:
     for change in ({"margin": 0.3}, {"fps": 50}):
         with pytest.raises(StoreError, match=r"Prepare the videos again"):
-            seen_by(tiny_store, replace(tiny_store.spec, **change))
+            view_for(tiny_store, replace(tiny_store.spec, **change))

@@ -16,7 +16,7 @@ from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate.summary import summary
-from syncdisc_plugin.evaluate.views import seen_by
+from syncdisc_plugin.evaluate.views import view_for
 from syncdisc_plugin.nn import Architecture
 from syncdisc_plugin.nn.foreign import Wav2LipExpert
 from syncdisc_plugin.nn.judge import Judge
@@ -52,7 +52,7 @@ def train_judge(name: str, store: ClipStore, out: Path, minutes: float) -> Path:
     """One of JUDGES, trained unless it is there."""
     if name == "judge-field":
         return _field(store, out / f"{name}.safetensors", minutes, JUDGE.seed)
-    view = seen_by(store, replace(store.spec, region=JUDGE_REGION))
+    view = view_for(store, replace(store.spec, region=JUDGE_REGION))
     return train(view, out / name, replace(JUDGE, minutes=minutes), resume=True)
 
 
@@ -62,7 +62,7 @@ def note_quality(out: Path, name: str, path: Path, store: ClipStore, minutes: fl
     if name in {row["net"] for row in read_rows(rows)}:
         return
     net = weights.load_judge(path)
-    found = summary(list(embed_clips(net, seen_by(store, net.spec), store.clips)), *logit_of(net))
+    found = summary(list(embed_clips(net, view_for(store, net.spec), store.clips)), *logit_of(net))
     keys = ("pair_accuracy", "pm_accuracy", "pm_accuracy_aligned", "offset_within_1", "gap")
     row = {"net": name, "minutes": minutes, **{key: found[key] for key in keys}}
     with rows.open("a", encoding="utf-8") as file:

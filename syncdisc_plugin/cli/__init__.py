@@ -28,7 +28,8 @@ ENTRY_POINTS = "syncdisc.commands"
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `syncdisc`. Returns the exit status.
 
-    0 done, 1 what the demo or the doctor looked for was not so, 2 bad input, 130 stopped.
+    0 done, 1 what the demo, the doctor or `store verify` looked for was not so, 2 bad input, 130
+    stopped.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):

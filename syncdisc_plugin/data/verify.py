@@ -38,7 +38,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyResult:
     """What `verify` found."""
 
     findings: list[Finding]
@@ -53,7 +53,7 @@ class Verdict:
     """Files that were left by a kill and are deleted now."""
 
 
-def verify(root: Path, *, clean: bool = False) -> Verdict:
+def verify(root: Path, *, clean: bool = False) -> VerifyResult:
     """Look at every row and every shard of the store at `root`. Writers have to wait meanwhile.
 
     Args:
@@ -72,7 +72,7 @@ def verify(root: Path, *, clean: bool = False) -> Verdict:
         lock.release()
 
 
-def _verify(root: Path, spec: ClipSpec, clean: bool) -> Verdict:
+def _verify(root: Path, spec: ClipSpec, clean: bool) -> VerifyResult:
     found, rows, clips = _look_at_rows(root)
     damaged = bool(found)
     by_shard: dict[str, list[Clip]] = {}
@@ -87,13 +87,13 @@ def _verify(root: Path, spec: ClipSpec, clean: bool) -> Verdict:
     if clean and not damaged:
         for path in left:
             path.unlink(missing_ok=True)
-        return Verdict(found, inputs, len(clips), len(by_shard), len(left))
+        return VerifyResult(found, inputs, len(clips), len(by_shard), len(left))
     clean_it = f"syncdisc store verify {root} --clean removes it"
     todo = "Mend the manifest first" if damaged else clean_it
     for path in left:
         text = f"{path.relative_to(root)}: no row names it, as after a kill. {todo}."
         found.append(Finding("left", text))
-    return Verdict(found, inputs, len(clips), len(by_shard), 0)
+    return VerifyResult(found, inputs, len(clips), len(by_shard), 0)
 
 
 def finished_rows(root: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from syncdisc_plugin.errors import StoreError
 from syncdisc_plugin.evaluate.groups import group_names, read_columns
 from syncdisc_plugin.evaluate.metrics import CONTEXTS
 from syncdisc_plugin.evaluate.summary import Tally, known, whole
-from syncdisc_plugin.evaluate.views import CONDITIONS, load_with_view, seen_by, under
+from syncdisc_plugin.evaluate.views import CONDITIONS, load_with_view, under, view_for
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
@@ -126,7 +126,7 @@ def _evaluate(
         raise StoreError(f"--choose: nothing is left: {chosen.note}. Ask for less.")
     # A table that is none is an error now, not behind all the work.
     about = read_columns(settings.about, chosen.clips) if settings.about else None
-    clips, store = chosen.clips, seen_by(store, net.spec)
+    clips, store = chosen.clips, view_for(store, net.spec)
     net = freeze(net)
     precision = choose_precision(settings.precision, device_of(net))
     tally = _tally(net, store, clips, "evaluate", precision)

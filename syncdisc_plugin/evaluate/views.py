@@ -54,7 +54,7 @@ def can_see(stored: ClipSpec, spec: ClipSpec) -> bool:
     return free == spec
 
 
-def seen_by(store: ClipStore, spec: ClipSpec) -> ClipStore:
+def view_for(store: ClipStore, spec: ClipSpec) -> ClipStore:
     """The store with its clips in the sizes of a net of another spec.
 
     Raises:
@@ -83,7 +83,7 @@ def load_with_view(
         StoreError: it was trained on another crop or mel.
     """
     net = weights.load(ref, device)
-    return net, seen_by(store, net.spec)
+    return net, view_for(store, net.spec)
 
 
 def under(store: ClipStore, condition: Condition) -> ClipStore:

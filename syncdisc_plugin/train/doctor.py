@@ -23,7 +23,7 @@ from syncdisc_plugin.data.manifest import Clip, by_key
 from syncdisc_plugin.data.sampling import Item, Sampler
 from syncdisc_plugin.data.store import ClipStore, read_judged
 from syncdisc_plugin.errors import StoreError
-from syncdisc_plugin.evaluate.views import seen_by
+from syncdisc_plugin.evaluate.views import view_for
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.ranks import Ranks
@@ -201,7 +201,7 @@ def _duplicates(store: ClipStore, found: Diagnosis) -> None:
 
 def _sync(store: ClipStore, judge: Discriminator, found: Diagnosis) -> None:
     try:
-        view = seen_by(store, judge.spec)
+        view = view_for(store, judge.spec)
     except StoreError as error:
         found.add("sync", True, f"not looked at, give other --weights. {error}")
         return

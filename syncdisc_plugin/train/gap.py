@@ -23,7 +23,7 @@ class GapState:
     """Empty while it goes on; else why it ended."""
 
 
-def measure_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
+def next_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
     """The controller's next state after a measurement of mean s+ minus mean s-."""
     if gap > state.best + settings.progress:
         best, stalled = gap, 0

@@ -23,7 +23,7 @@ from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
 from syncdisc_plugin.train.folder import START, abandon_run, begin_run, open_run, run_split
-from syncdisc_plugin.train.gap import measure_gap
+from syncdisc_plugin.train.gap import next_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
@@ -282,7 +282,7 @@ class Trainer:
             p.since_best += 1
         verdict = ""
         if stage == 2:
-            p.gap = measure_gap(p.gap, gap, self.s.gap)
+            p.gap = next_gap(p.gap, gap, self.s.gap)
             verdict = p.gap.verdict
             values["target"] = p.gap.target
         elif p.since_best >= how.patience:
