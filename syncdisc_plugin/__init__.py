@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from syncdisc_plugin.evaluate.score import score
     from syncdisc_plugin.mel import log_mel
     from syncdisc_plugin.nn import Discriminator
+    from syncdisc_plugin.region import locate
     from syncdisc_plugin.spec import ClipSpec, MelSpec
     from syncdisc_plugin.sync_loss import SyncLoss
     from syncdisc_plugin.weighting import SyncWeight
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "available",
     "load",
+    "locate",
     "log_mel",
     "score",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "SyncWeight": "weighting",
     "available": "weights",
     "load": "weights",
+    "locate": "region",
     "log_mel": "mel",
     "score": "evaluate.score",
 }

@@ -352,7 +352,8 @@ def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None, i
     if accuracy < DOUBTFUL:
         return (
             "The weights do not suit these batches: is the audio of the same video and moment, the "
-            "face upright and cut as the detector's box? Else train on footage of this kind."
+            "face upright, and where region= says (syncdisc_plugin.locate finds it)? Else train on "
+            "footage of this kind."
         )
     if accuracy < SUITS:
         return "Weak: train weights on footage of this kind before relying on the loss."

@@ -24,7 +24,7 @@ LAYERS = [
     *("spec", "errors", "atomic", "digest", "timing", "mel", "nn", "weights"),
     *("frames", "sound", "hosts", "objective", "check", "sync_loss"),
     *("weighting", "compat", "export"),
-    *("media", "faces", "data", "evaluate", "train", "demo", "cli"),
+    *("media", "faces", "region", "data", "evaluate", "train", "demo", "cli"),
 ]
 BEYOND_LAYERS = ("__init__", "__main__")  # the table of contents and `python -m`
 # With every public name used: names may come late, but must not bring more.
