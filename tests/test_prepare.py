@@ -461,6 +461,19 @@ def test_a_video_that_memory_was_short_for_is_tried_again(
     assert (found.videos, found.clips, found.refused) == (1, 1, [])
 
 
+def test_refused_inputs_are_tried_again_when_asked(tmp_path: Path) -> None:
+    """The bytes are as they were, but the detector may not be."""
+    good, bad, out = tmp_path / "good.mp4", tmp_path / "bad.mp4", tmp_path / "store"
+    write_video(good, grey(30), audio=babble(1.2))
+    bad.write_bytes(b"no video")
+    for retry, videos in ((False, 2), (False, 0), (True, 1)):
+        found = prepare([good, bad], out, settings=dataclasses.replace(WHOLE, retry=retry))
+        assert found.videos == videos
+    assert [Path(row["path"]).name for row in found.refused] == ["bad.mp4"]
+    rows = list(read_rows(out / "manifest.jsonl"))
+    assert sorted(row["status"] for row in rows) == ["ok", "refused"]
+
+
 @pytest.mark.usefixtures("in_process")
 def test_the_same_name_in_two_folders_is_two_videos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,7 +32,7 @@ VIDEOS = "videos, folders of videos, or URLs of either (s3://..., as fsspec read
 WEIGHTS = "shipped name, or a checkpoint"
 LISTS = ("--heldout_speakers", "--choose.languages")
 # Settings of `prepare` that mean nothing where single videos are read in this process.
-MANY_VIDEOS = {"workers", "speakers", "engine", "ray_address"}
+MANY_VIDEOS = {"workers", "speakers", "engine", "ray_address", "retry"}
 
 
 def new_parser(verb: str, description: str | None = None, prog: str = "") -> ArgumentParser:
@@ -125,5 +125,6 @@ def prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
         workers=parsed.get("workers", 0),
         engine=parsed.get("engine", "local"),
         ray_address=parsed.get("ray_address"),
+        retry=parsed.get("retry", False),
         track=TrackSettings(**vars(parsed.track)),
     )

@@ -26,7 +26,7 @@ from syncdisc_plugin.data.inputs import (
     unreadable,
     version,
 )
-from syncdisc_plugin.data.manifest import Clip, clip_row, refused_row
+from syncdisc_plugin.data.manifest import Clip, clip_row, refused_row, seen_by
 from syncdisc_plugin.data.pool import Begin, Done, Job, Results, Work, run_local
 from syncdisc_plugin.data.remote import is_url, local_copy
 from syncdisc_plugin.data.store import shard_path
@@ -79,6 +79,8 @@ class PrepareSettings:
     ray_address: str | None = None
     """The cluster, as ray.init takes it. Without it: the one that RAY_ADDRESS names, else one that
     is started on this machine and ended afterwards."""
+    retry: bool = False
+    """Try inputs again that were refused: after an update of decoder or detector, say."""
     track: TrackSettings = TrackSettings()
     """How faces are found and followed."""
 
@@ -165,14 +167,16 @@ def prepare(
         _load_detector(spec, settings)
     clips, seconds, refused, same, cost = 0, 0.0, [], 0, Cost()
     with StoreWriter(out, spec) as writer:
-        by_key, seen = {}, writer.seen
+        # What need not be looked at, by jobs' keys, and not be prepared, by clips' keys.
+        finished = [r for r in writer.rows if r["status"] == "ok" or not settings.retry]
+        by_key, seen = {}, {seen_by(row) for row in finished}
         for video in videos:
             name = canonical(video.place)
             key = _key(name, video.version, spec, settings)
             if key not in seen:
                 speaker = speakers.get(name) or video.folder
                 by_key[key] = Job(key, video.place, speaker, store, languages.get(name) or "")
-        begin = partial(_begin, spec, settings, writer.done)
+        begin = partial(_begin, spec, settings, {row["key"] for row in finished})
         bar = tqdm(total=len(by_key), desc="prepare", unit="video", disable=None)
         with bar, closing(run(list(by_key.values()), begin)) as results:
             for result in results:

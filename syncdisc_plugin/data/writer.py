@@ -18,7 +18,7 @@ from syncdisc_plugin.atomic import replacing, write_text
 from syncdisc_plugin.data.inputs import canonical, named
 from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.manifest import read_rows, seen_by, shard_names, unfinished
+from syncdisc_plugin.data.manifest import read_rows, shard_names, unfinished
 from syncdisc_plugin.data.remote import INCOMING, check_local
 from syncdisc_plugin.data.store import FORMAT, MANIFEST, META, read_spec, shard_path
 from syncdisc_plugin.errors import StoreError
@@ -100,11 +100,6 @@ class StoreWriter:
     def done(self) -> set[str]:
         """Keys of the inputs that have their rows."""
         return {row["key"] for row in self.rows}
-
-    @property
-    def seen(self) -> set[str]:
-        """Keys of the jobs that made them: what need not even be looked at."""
-        return {seen_by(row) for row in self.rows}
 
     def has_clips(self, path: str) -> bool:
         """Whether there are clips of an input, whatever it was like then."""
