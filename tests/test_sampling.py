@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +110,23 @@ def test_a_batch_is_a_function_of_seed_stage_and_step(tiny_store: ClipStore) -> 
     for other in others:
         assert not torch.equal(other.frames, expected.frames)
         assert not torch.equal(other.mel, expected.mel)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_that_are_made_ahead_are_the_same(tiny_store: ClipStore, threads: int) -> None:
+    made = sampler(tiny_store, augment=Augment(), seed=5)
+    before = threading.active_count()
+    with closing(made.batches(2, 7, range(2), threads)) as batches:
+        for step, batch in zip(range(7, 12), batches, strict=False):
+            assert equal(batch, made.batch(2, step, range(2)))
+    assert threading.active_count() == before, "a thread that nobody waits for"
+
+
+def test_what_cannot_be_read_ends_the_batches(tiny_store: ClipStore) -> None:
+    made = sampler(tiny_store)
+    made.store.frames = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
+    with pytest.raises(ZeroDivisionError), closing(made.batches(1, 0, threads=2)) as batches:
+        next(batches)
 
 
 def test_global_random_state_is_neither_used_nor_changed(tiny_store: ClipStore) -> None:

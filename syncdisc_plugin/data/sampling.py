@@ -7,10 +7,12 @@ several processes its own rows of it.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import count
 
 import numpy as np
 import torch
@@ -109,6 +111,23 @@ class Sampler:
         n = self.store.windows(item.clip)
         lag = item.lag_frames
         return max(0, math.ceil(lag)), min(n, n + math.floor(lag))
+
+    def batches(
+        self, stage: int, step: int, rows: Sequence[int] | None = None, threads: int = 1
+    ) -> Generator[Batch, None, None]:
+        """Batches from that step on, without end; the next ones are made meanwhile by threads.
+
+        Close it when there are enough.
+        """
+        pool = ThreadPoolExecutor(threads)
+        try:
+            coming = deque(pool.submit(self.batch, stage, step + i, rows) for i in range(threads))
+            for following in count(step + threads):
+                batch = coming.popleft().result()
+                coming.append(pool.submit(self.batch, stage, following, rows))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def batch(self, stage: int, step: int, rows: Sequence[int] | None = None) -> Batch:
         """The batch of that step, or only some rows of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import embed_clips
+from syncdisc_plugin.data.pool import cores
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, some_frames
 from syncdisc_plugin.data.store import ClipStore
@@ -45,6 +46,7 @@ from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 from syncdisc_plugin.train.state import load_state, save_state
 
+MOST_THREADS = 8  # that make batches
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
 
@@ -101,6 +103,9 @@ class Trainer:
         self.progress = progress or Progress()
         self.rows = ranks.share(settings.batch_clips)
         self.device = torch.device(choose_device(settings.device))
+        # One keeps up with a CPU, which it takes its time from; a GPU would wait for it.
+        mine = cores() // ranks.world - 1 if self.device.type == "cuda" else 1
+        self.threads = max(1, min(MOST_THREADS, mine))
         start = None
         if settings.init_from:
             ref = str(run / START) if progress else settings.init_from
@@ -188,13 +193,10 @@ class Trainer:
                 self._measure_start(average)
         hidden = None if ranks.first else True
         bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=hidden)
-        with ThreadPoolExecutor(1) as loader:
-            coming = loader.submit(sampler.batch, stage, p.step, self.rows)
+        with closing(sampler.batches(stage, p.step, self.rows, self.threads)) as batches:
             while not p.steps or p.step < p.steps:
                 began = time.monotonic()
-                batch = coming.result()
-                coming = loader.submit(sampler.batch, stage, p.step + 1, self.rows)
-                row, asked = self._step(stage, net, optimiser, batch)
+                row, asked = self._step(stage, net, optimiser, next(batches))
                 average_weights(average, net, s.ema, p.step)
                 p.step += 1
                 time_step(p, time.monotonic() - began)
