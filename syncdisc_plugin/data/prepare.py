@@ -22,6 +22,7 @@ from syncdisc_plugin.data.footage import Footage, decibels
 from syncdisc_plugin.data.inputs import (
     canonical,
     list_inputs,
+    named,
     read_speakers,
     unreadable,
     version,
@@ -170,6 +171,7 @@ def prepare(
         # What need not be looked at, by jobs' keys, and not be prepared, by clips' keys.
         finished = [r for r in writer.rows if r["status"] == "ok" or not settings.retry]
         by_key, seen = {}, {seen_by(row) for row in finished}
+        held = {named(row["path"]) for row in finished if row["status"] == "ok"}
         for video in videos:
             name = canonical(video.place)
             key = _key(name, video.version, spec, settings)
@@ -181,7 +183,7 @@ def prepare(
         with bar, closing(run(list(by_key.values()), begin)) as results:
             for result in results:
                 rows = result.rows
-                if any(_is_unread(row) and writer.has_clips(row["path"]) for row in rows):
+                if any(_is_unread(row) and named(row["path"]) in held for row in rows):
                     # A disk that is not mounted today must not cost what was prepared from it.
                     rows = [{**row, "reason": f"{row['reason']} {STAYS}"} for row in rows]
                 elif rows:

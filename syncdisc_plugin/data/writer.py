@@ -101,11 +101,6 @@ class StoreWriter:
         """Keys of the inputs that have their rows."""
         return {row["key"] for row in self.rows}
 
-    def has_clips(self, path: str) -> bool:
-        """Whether there are clips of an input, whatever it was like then."""
-        name = named(path)
-        return any(r["status"] == "ok" and named(r["path"]) == name for r in self.rows)
-
     def see(self, same: dict[str, str]) -> None:
         """Note for inputs, by key, the job that found them unchanged; written by `close`."""
         self._same |= same
