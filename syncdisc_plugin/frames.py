@@ -251,9 +251,14 @@ def fits(x: torch.Tensor, value_range: str) -> bool:
 
 
 def fills(x: torch.Tensor, value_range: str) -> bool:
-    """Whether values fit a range, and fill so much of it that it can be what is meant."""
+    """Whether values fit a range, and fill so much of it that it can be what is meant.
+
+    From a dark place up: what goes a little below 0 is not in -1..1.
+    """
     low, high = VALUE_RANGES[value_range]
-    return fits(x, value_range) and float(x.max() - x.min()) > 0.25 * (high - low)
+    least, most = float(x.min()), float(x.max())
+    quarter = (high - low) / 4
+    return fits(x, value_range) and most - least > quarter and least < low + quarter
 
 
 def _guess(shape: tuple[int, ...], n_frames: int | None) -> str:

@@ -182,6 +182,12 @@ MISTAKES: dict[str, tuple[Callable[[Build], object], str, str, str]] = {
         "a sigmoid or tanh at the generator's end",
         "frames.clamp(-1, 1) while it is new",
     ),
+    "frames that overshoot by far": (
+        lambda s: s()(FRAMES * 1.6 - 0.3, MEL),
+        "expected values in 0..1, got -0.3..1.3",
+        "a sigmoid or tanh at the generator's end",
+        "frames.clamp(0, 1)",
+    ),
     "frames without bounds": (
         lambda s: s()(FRAMES * 2000 - 1000, MEL),
         "expected values in 0..1",

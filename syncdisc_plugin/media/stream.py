@@ -33,8 +33,8 @@ from syncdisc_plugin.media.turn import turn_of
 # A keyframe is found by decoding time, which B-frames move away from the time of showing.
 SEEK_EARLIER_S = 0.5
 # With these a frame goes to RGB and back without a change in its mean; swscale's fast way darkens
-# it by one level.
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# it by one level. PyAV names the last two from 18 on: SWS_FULL_CHR_H_INT, SWS_ACCURATE_RND.
+_EXACT = int(Interpolation.BICUBIC) | 0x2000 | 0x40000
 _SPACE_RGB, _SPACE_BT709, _RANGE_LIMITED, _RANGE_FULL = 0, 1, 1, 2
 
 
