@@ -252,8 +252,9 @@ def _readings(how: FrameFormat, frames: torch.Tensor) -> list[Reading]:
         Reading("", how),
         Reading(f'color order: say color="{other}"', replace(how, color=other)),
     ]
+    values = frames.float()
     for name in VALUE_RANGES:
-        if name != how.value_range and fills(frames.float(), name):
+        if name != how.value_range and fills(values, name):
             out.append(
                 Reading(f'value range: say value_range="{name}"', replace(how, value_range=name))
             )

@@ -217,9 +217,10 @@ class FrameFormat:
                 f"frames.clamp({low:g}, {high:g}) while it is new; undo a normalisation by mean "
                 "and deviation."
             )
-        small = [name for name in ("0..1", "-1..1") if fits(x, name)]
-        if self.value_range == "0..255" and small and (least or most):
-            raise ValueError(f'{got}, all but black. Name the range: value_range="{small[0]}".')
+        if self.value_range == "0..255" and (least or most):
+            small = [name for name in ("0..1", "-1..1") if fits(x, name)]
+            if small:
+                raise ValueError(f'{got}, all but black. Name the range: value_range="{small[0]}".')
 
     def _picked(self, frames: torch.Tensor, spec: ClipSpec) -> list[int]:
         """Frames at the weights' rate, the nearest in time, as `prepare` picks them."""

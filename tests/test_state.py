@@ -18,6 +18,11 @@ class Progress:
     step: int = 3
 
 
+@dataclass
+class Other:
+    epoch: int = 0
+
+
 def trained(width: int = 4) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
     torch.manual_seed(width)
     net = nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
@@ -43,10 +48,16 @@ def test_weights_buffers_and_moments_come_back(tmp_path: Path) -> None:
 
 
 def test_progress_alone_between_two_stages(tmp_path: Path) -> None:
-    assert read_state(tmp_path) is None
+    assert read_state(tmp_path, dict) is None
     save_state(tmp_path, Progress(step=0))
-    assert read_state(tmp_path) == {"step": 0}
+    assert read_state(tmp_path, dict) == {"step": 0}
     assert (tmp_path / STATE).stat().st_size < 1000
+
+
+def test_progress_of_another_version_is_one_line(tmp_path: Path) -> None:
+    save_state(tmp_path, Progress())
+    with pytest.raises(RunError, match=r"of another version .*'step'.*new --out"):
+        read_state(tmp_path, lambda raw: Other(**raw))
 
 
 def test_a_state_of_other_nets_is_one_line(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from syncdisc_plugin.errors import RunError
-from syncdisc_plugin.train.state import STATE, read_state
+from syncdisc_plugin.train.state import read_state
 
 
 @dataclass
@@ -26,12 +25,6 @@ def read_progress(run: Path) -> Progress | None:
     """Progress of the saved state; None when nothing has been saved yet.
 
     Raises:
-        RunError: the file is damaged.
+        RunError: the file is damaged, or of another version.
     """
-    raw = read_state(run)
-    try:
-        return None if raw is None else Progress(**raw)
-    except TypeError as error:
-        raise RunError(
-            f"{run / STATE}: damaged, or of another version ({error}). Start again in a new --out."
-        ) from error
+    return read_state(run, lambda raw: Progress(**raw))

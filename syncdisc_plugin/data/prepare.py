@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -369,9 +370,11 @@ def _is_unread(row: dict[str, Any]) -> bool:
 
 def _drop_shards(job: Job, key: str) -> None:
     """Delete what was written of an input that then failed: no row will name it."""
-    written = shard_path(Path(job.store), f"{key}-0")
-    for shard in written.parent.glob(f"{key}-*{written.suffix}"):
-        shard.unlink(missing_ok=True)
+    for part in count():  # not by a look through the folder, which may hold very many
+        shard = shard_path(Path(job.store), f"{key}-{part}")
+        if not shard.exists():
+            return
+        shard.unlink()
 
 
 def _key_now(job: Job, version: list[Any]) -> str:

@@ -35,7 +35,7 @@ class QualityMeter:
     def __init__(self, models: Path | None = None) -> None:
         self._look: Callable[[np.ndarray], Look] | None
         try:
-            self._look = load_look(models, download=False)
+            self._look = load_look(models)
         except FaceError:
             self._look = None
 

@@ -24,17 +24,16 @@ class Look(NamedTuple):
     """In [0, 1]; 0 where no face is found."""
 
 
-def load_look(models: Path | None = None, *, download: bool = True) -> Callable[[np.ndarray], Look]:
+def load_look(models: Path | None = None) -> Callable[[np.ndarray], Look]:
     """A function that looks at a face crop (H, W, 3) uint8 RGB.
 
     Args:
         models: see `load_detector`.
-        download: whether YuNet's file may be fetched where it is missing.
 
     Raises:
-        FaceError: YuNet's file is missing, and cannot or may not be downloaded.
+        FaceError: YuNet's file is missing; for this it is not downloaded.
     """
-    (path,) = detector_files("yunet", models, download=download)
+    (path,) = detector_files("yunet", models, download=False)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of itself
     try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.train.gap import GapState
-from syncdisc_plugin.train.state import STATE, read_state
+from syncdisc_plugin.train.state import read_state
 
 
 @dataclass
@@ -38,14 +37,6 @@ def read_progress(run: Path) -> Progress | None:
     """Progress of the saved state; None when nothing has been saved yet.
 
     Raises:
-        RunError: the file is damaged.
+        RunError: the file is damaged, or of another version.
     """
-    raw = read_state(run)
-    if raw is None:
-        return None
-    try:
-        return Progress(**{**raw, "gap": GapState(**raw["gap"])})
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{run / STATE}: damaged, or of another version ({error}). Start again in a new --out."
-        ) from error
+    return read_state(run, lambda raw: Progress(**{**raw, "gap": GapState(**raw["gap"])}))

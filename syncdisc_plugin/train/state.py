@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from syncdisc_plugin.errors import RunError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Progress = TypeVar("Progress")
 STATE = "state.safetensors"
 _AGAIN = "Start again in a new --out."
 
@@ -48,11 +49,15 @@ def save_state(
         save_file(tensors, temp, {"progress": json.dumps(asdict(progress))})
 
 
-def read_state(run: Path) -> dict[str, Any] | None:
+def read_state(run: Path, build: Callable[[dict[str, Any]], Progress]) -> Progress | None:
     """The `progress` of the saved state; None when nothing has been saved yet.
 
+    Args:
+        run: the run's folder.
+        build: makes it of its fields; what it raises for others means another version.
+
     Raises:
-        RunError: the file is damaged.
+        RunError: the file is damaged, or of another version.
     """
     path = run / STATE
     if not path.exists():
@@ -61,9 +66,9 @@ def read_state(run: Path) -> dict[str, Any] | None:
         # Only the metadata is wanted; "pt" would open the file a second time by its name, and a
         # run that saves in between has put another file there.
         with safe_open(path, framework="numpy") as file:
-            return dict(json.loads(file.metadata()["progress"]))
+            return build(json.loads(file.metadata()["progress"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: damaged ({error}). {_AGAIN}") from error
+        raise RunError(f"{path}: damaged, or of another version ({error}). {_AGAIN}") from error
 
 
 def load_state(
