@@ -20,8 +20,9 @@ from syncdisc_plugin.data.inputs import list_inputs
 from syncdisc_plugin.data.manifest import Clip, read_rows
 from syncdisc_plugin.data.merge import merge
 from syncdisc_plugin.data.pool import Begin, Job, Results
-from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, _clips_of, prepare
+from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore, read_spec
+from syncdisc_plugin.data.worker import _clips_of
 from syncdisc_plugin.errors import FaceError, MediaError, StoreError
 from syncdisc_plugin.faces import TrackSettings
 from syncdisc_plugin.media import write_video
@@ -422,7 +423,7 @@ def test_what_could_not_be_read_is_tried_again(
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("syncdisc_plugin.data.prepare.sha256", fails)
+            patch.setattr("syncdisc_plugin.data.worker.sha256", fails)
             found = prepare([video], out, settings=WHOLE)
         assert found.videos == 1 and "The same command tries again" in found.refused[0]["reason"]
     assert prepare([video], out, settings=WHOLE).clips == 1
@@ -452,7 +453,7 @@ def test_a_video_that_memory_was_short_for_is_tried_again(
         return _clips_of(job, video)
 
     with monkeypatch.context() as patch:
-        patch.setattr("syncdisc_plugin.data.prepare._clips_of", short)
+        patch.setattr("syncdisc_plugin.data.worker._clips_of", short)
         found = prepare(videos, out, settings=WHOLE)
     (row,) = found.refused
     assert found.clips == 1 and "a.mp4: memory ran out" in row["reason"]
@@ -578,7 +579,7 @@ def test_what_cannot_be_read_today_keeps_its_clips(tmp_path: Path) -> None:
 def test_what_fails_late_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video, out = tmp_path / "a.mp4", tmp_path / "store"
     write_video(video, grey(60), audio=babble(2.4))
-    monkeypatch.setattr("syncdisc_plugin.data.prepare.SHARD_FRAMES", 10)
+    monkeypatch.setattr("syncdisc_plugin.data.worker.SHARD_FRAMES", 10)
 
     def clips(self: Footage) -> Iterator[Any]:
         yield from clips_of(self)
