@@ -54,7 +54,7 @@ def wav(tmp_path: Path) -> Path:
 def test_a_video_gets_new_lips(video: Path, wav: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     result = run(video, wav, out)
-    assert (result.frames, result.generated, result.face) == (40, 40, 0)
+    assert (result.frames, result.generated, result.faces) == (40, 40, (0,))
     assert (result.width, result.height, result.notes) == (W, H, ())
     assert result.seconds == pytest.approx(1.6, abs=0.001) and result.path == out
     times, frames = read_frames(out)
@@ -416,7 +416,7 @@ def test_one_of_two_faces(video: Path, wav: Path, tmp_path: Path, face: int | No
     before, after = read_frames(video)[1].astype(int), read_frames(tmp_path / "out.mp4")[1]
     change = np.abs(before - after).mean((0, 3))
     is_left = face == 0
-    assert result.face == (0 if is_left else 1)
+    assert result.faces == ((0,) if is_left else (1,))
     assert (change[75:90, 34:46].mean() > 8) == is_left
     assert (change[78:95, 112:128].mean() > 8) != is_left
     assert "2 faces: face 0 at 0.00 s for 1.60 s, 54 px; face 1" in result.notes[0]

@@ -23,8 +23,9 @@ def lipsync(args: Sequence[str]) -> int:
     parser.add_argument(
         "--face",
         type=int,
-        help="which face, as `syncdisc score` numbers them (default: the largest for longest "
-        "while the sound lasts)",
+        nargs="+",
+        help="which face, as `syncdisc score` numbers them; several: they are one (default: the "
+        "largest for longest while the sound lasts)",
     )
     parser.add_argument(
         "--extend",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -20,9 +19,8 @@ PIECE_TICKS = 250
 """Tracks are cut into pieces of this length on the way, so that their pictures take no memory."""
 CANDIDATE_TICKS = 50
 """One picture out of so many is kept as a possible reference, the sharpest."""
-REUNION_TICKS = 50
-"""A face that is lost for less than this, and found again in its place, is the same."""
 MIN_IOU = 0.3
+"""Of boxes that follow one another, from which on they are one face's."""
 SCAN_PX = 1920
 """Longer side beyond which a video is shrunk to be searched: two dozen frames are held for that,
 and detectors look at far fewer pixels anyway."""
@@ -64,9 +62,11 @@ class Face:
     number: int
     """As `syncdisc score` numbers the tracks (but there, those of over a minute are cut)."""
     runs: list[Run]
-    """In time; more than one where it was lost for a while, or goes on behind a scene cut."""
+    """In time; of a video's first reading one."""
     fps: int
     """Ticks per second."""
+    also: tuple[int, ...] = ()
+    """Numbers of the other tracks that it is seen in."""
 
     @property
     def side_px(self) -> float:
@@ -215,48 +215,6 @@ def scan_photo(
         crop = crop_face(image, box, face_px=face_px, margin=0)
         faces.append(Face(number, [Run(0, box[None], 0, [(0.0, crop)])], fps))
     return Scan(faces, np.empty(0, np.int64), [])
-
-
-def choose_face(scan: Scan, number: int | None, end_s: float | Fraction) -> Face:
-    """The face of a number, or by default the one that fills most of the picture for longest.
-
-    Only what is seen before `end_s` counts. Where it is lost and found again in its place within
-    two seconds, or is there behind a scene cut, it goes on.
-
-    Raises:
-        FaceError: no such number, or not seen before `end_s`.
-    """
-    faces = scan.faces
-    known = {face.number: face for face in faces}
-    if number is not None and number not in known:
-        raise FaceError(
-            f"face: expected one of {sorted(known)}, got {number}. There are: {list_faces(faces)}."
-        )
-    chosen = (
-        max(faces, key=lambda face: face.side_px * face.seen_before(end_s))
-        if number is None
-        else known[number]
-    )
-    if not chosen.seen_before(end_s):
-        raise FaceError(
-            f"face: {chosen} is not seen while the sound lasts ({float(end_s):.2f} s). There are: "
-            f"{list_faces(faces)}."
-        )
-    runs = list(chosen.runs)
-    others = [run for face in faces if face is not chosen for run in face.runs] + scan.short
-    for step in (1, -1):  # what comes later, then what was earlier
-        for run in sorted(others, key=lambda r: step * r.start):
-            first, second = (runs[-1], run) if step > 0 else (run, runs[0])
-            is_near = 0 <= second.start - first.end < REUNION_TICKS
-            if is_near and overlap(first.boxes[-1:], second.boxes[:1])[0, 0] > MIN_IOU:
-                runs.insert(len(runs) if step > 0 else 0, run)
-    return Face(chosen.number, runs, chosen.fps)
-
-
-def list_faces(faces: Sequence[Face], most: int = 12) -> str:
-    """In words, in time."""
-    more = f"; and {len(faces) - most} more" if len(faces) > most else ""
-    return "; ".join(map(str, faces[:most])) + more
 
 
 def _candidates(crops: np.ndarray) -> list[tuple[float, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -44,8 +45,8 @@ class LipsyncResult:
     """Pixels across."""
     height: int
     """Pixels down."""
-    face: int
-    """Number of the face."""
+    faces: tuple[int, ...]
+    """Numbers of the tracks in which it speaks, the one that was chosen first."""
     notes: tuple[str, ...]
     """What was chosen, and what is unusual: a line each."""
 
@@ -56,7 +57,7 @@ def lipsync(
     out: Path | str,
     *,
     generator: Generator | str | Path = "base",
-    face: int | None = None,
+    face: int | Sequence[int] | None = None,
     settings: PrepareSettings | None = None,
     extend: str = "pingpong",
     crf: int = 18,
@@ -74,9 +75,10 @@ def lipsync(
         out: .mp4, .mov, .mkv or .webm; an existing file is replaced, wholly or not at all.
         generator: a shipped name, a file of the trainer, or a loaded one, on `device`.
         face: number of the face, as `syncdisc score` lists them; by default the one that fills
-            most of the picture for longest while the sound lasts. A face in its place behind a
-            scene cut goes on, whoever it is, drawn after pictures of that shot. Frames without it
-            stay as they are.
+            most of the picture for longest while the sound lasts. It speaks wherever somebody
+            looks as it does, also behind scene cuts and cutaways, drawn after pictures of that
+            shot; several numbers are one face, whatever they look like. Frames without it stay as
+            they are.
         settings: detector, its files, and how faces are followed; `device` is not read.
         extend: where the sound is longer: "pingpong" plays the video back and forth, "hold" keeps
             its last frame.
@@ -92,7 +94,7 @@ def lipsync(
     """
     from tqdm import tqdm
 
-    from generator_integration.reference.face import choose_face, list_faces
+    from generator_integration.reference.cast import choose_face, list_faces
     from generator_integration.reference.generator import CONTEXT, load_generator
     from generator_integration.reference.speaker import Speaker
     from generator_integration.reference.voice import read_voice
@@ -115,10 +117,15 @@ def lipsync(
     if detect is None:
         detect = load_detector(settings.detector, models=settings.models, device=device)
     playback, scan, notes = _open_source(video, voice, detect, settings, extend)
-    chosen = choose_face(scan, face, min(voice.seconds, playback.video_seconds))
+    numbers = (face,) if isinstance(face, int) else face
+    chosen = choose_face(scan, numbers, min(voice.seconds, playback.video_seconds))
+    speaking = (chosen.number, *chosen.also)
     if len(scan.faces) > 1:
         listed = list_faces(scan.faces)
-        notes.append(f"{len(scan.faces)} faces: {listed}. Face {chosen.number} speaks (--face)")
+        who = f"Face {chosen.number} speaks"
+        if chosen.also:
+            who += f", which is also face {', '.join(map(str, chosen.also))}"
+        notes.append(f"{len(scan.faces)} faces: {listed}. {who} (--face)")
     height, width = playback.hw
     even_height, even_width = height + height % 2, width + width % 2
     if (height, width) != (even_height, even_width):
@@ -141,7 +148,7 @@ def lipsync(
                 writer.write(image, pts)
                 bar.update()
     if speaker.generated < n_frames:
-        others = ", also where they show another one" if len(scan.faces) > 1 else ""
+        others = ", also where they show another" if len(scan.faces) > len(speaking) else ""
         notes.append(
             f"{n_frames - speaker.generated} frames do not show face {chosen.number} and stay as "
             f"they are{others}"
@@ -155,7 +162,7 @@ def lipsync(
         seconds=round(float(voice.seconds), 3),
         width=even_width,
         height=even_height,
-        face=chosen.number,
+        faces=speaking,
         notes=tuple(notes),
     )
 
