@@ -169,7 +169,7 @@ def check(
         loss_true=float(torch.cat(losses).mean()),
         offset_frames=offset,
         gains={advice: float(g.mean()) for advice, g in gains.items()},
-        advice=_advice(float(own.mean()), gains, offset, seen),
+        advice=_advice(float(own.mean()), gains, offset, seen, net.spec.fps),
     )
 
 
@@ -336,13 +336,15 @@ def _sure(gain: np.ndarray) -> bool:
     return bool(gain.mean() > SURE * students * _error(gain))
 
 
-def _advice(accuracy: float, gains: dict[str, np.ndarray], offset: int | None, items: int) -> str:
+def _advice(
+    accuracy: float, gains: dict[str, np.ndarray], offset: int | None, items: int, fps: int
+) -> str:
     """The reading that is clearly better than the host's own, or what else to look at."""
     if items < FEWEST:
         return f"{items} pairs say little: give more batches, {FEWEST} pairs or more."
     if offset:
         how = "early: delay" if offset > 0 else "late: advance"
-        return f"Audio is {abs(offset)} frames {how} it by {abs(offset) / 25:.2f} s."
+        return f"Audio is {abs(offset)} frames of 1/{fps} s {how} it by {abs(offset) / fps:.2f} s."
     clear = {a: g.mean() for a, g in gains.items() if g.mean() > GAIN and _sure(g)}
     if accuracy < DOUBTFUL:
         clear = {a: g for a, g in clear.items() if g > 1}  # noise gains on noise

@@ -161,7 +161,8 @@ def test_audio_that_is_off(early_by: int, kind: str) -> None:
     assert found.offset_frames == early_by
     word = "early: delay" if early_by > 0 else "late: advance"
     assert (
-        f"Audio is {abs(early_by)} frames {word} it by {abs(early_by) / 25:.2f} s" in found.advice
+        f"Audio is {abs(early_by)} frames of 1/25 s {word} it by {abs(early_by) / 25:.2f} s"
+        in found.advice
     )
 
 

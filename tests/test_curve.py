@@ -87,3 +87,12 @@ def test_short_clips(n: int) -> None:
 def test_a_short_clip_still_has_a_sign(k: int) -> None:
     v = random_units(6)
     assert offset_curve(v, early_by(v, k)).offset_frames == k
+
+
+def test_offsets_without_a_partner_are_listed_as_none() -> None:
+    v = random_units(10)
+    curve = offset_curve(v, v)
+    listed = curve.listed()
+    assert [s is None for s in listed] == [True] * 6 + [False] * 19 + [True] * 6
+    known = [s for s in listed if s is not None]
+    assert max(known) - np.median(known) == pytest.approx(curve.confidence, abs=1e-3)

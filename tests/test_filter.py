@@ -192,6 +192,12 @@ def test_long_clips_need_less_confidence_than_short_ones() -> None:
         assert v.strength == pytest.approx(v.confidence * np.sqrt(n), abs=2e-3)
 
 
+def test_only_windows_that_have_a_sound_at_the_offset_count() -> None:
+    (late,) = judge_clips([planted("late", -9, 3, n=40)]).verdicts
+    assert late.offset_frames == -9
+    assert late.strength == pytest.approx(late.confidence * np.sqrt(40 - 9), abs=2e-3)
+
+
 def test_the_same_seed_gives_the_same_verdicts(mixed: list[Embedded]) -> None:
     one, two, other = judge_clips(mixed), judge_clips(mixed), judge_clips(mixed, seed=1)
     assert one == two

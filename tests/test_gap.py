@@ -72,6 +72,15 @@ def test_progress_starts_the_count_anew() -> None:
     assert [s.stalled for s in states] == [0, 1, 2, 3, 0, 1, 2, 3, 4]
 
 
+def test_small_rises_add_up() -> None:
+    """A gap that rises slowly, but by more than is asked within the patience, goes on."""
+    states = lead([0.3, 0.3025, 0.3075, 0.3115, 0.3155, 0.3185, 0.3185])
+    assert [s.stalled for s in states] == [0, 1, 0, 1, 0, 1, 2]
+    states = lead(0.3 + 0.001 * i for i in range(9))
+    assert [s.stalled for s in states] == [0, 1, 2, 3, 4]
+    assert states[-1].verdict.startswith("stalled: gap 0.304")
+
+
 @pytest.mark.parametrize(
     "kind", ["flat", "falling", "creeping", "teasing", "random", "nan", "below -1", "preset 3"]
 )

@@ -210,6 +210,13 @@ def test_eer_of_known_nets() -> None:
     assert eer([collapsed()]) == 0.5
 
 
+def test_eer_of_a_few_pairs_lies_between_two_thresholds() -> None:
+    for true, false in (([0.1, 0.9], [0.5]), ([0.5], [0.1, 0.9])):
+        assert metrics.eer(*Pairs(np.array(true), np.array(false)).masses) == pytest.approx(0.5)
+    pairs = Pairs(np.array([0.2, 0.6, 0.7, 0.8]), np.array([0.1, 0.3]))
+    assert metrics.eer(*pairs.masses) == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 3.0])
 def test_eer_of_two_bells(distance: float) -> None:
     bell = NormalDist()

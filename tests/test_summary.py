@@ -73,6 +73,18 @@ def test_a_weighting_is_the_set_of_those_clips(chosen: tuple[int, ...]) -> None:
         assert got[name] == pytest.approx(alone[name], abs=0.03), name
 
 
+def test_the_interval_of_the_calibration_error_holds_it() -> None:
+    """Of a calibrated net as of any other; percentiles alone lie above it."""
+    rng, clips = np.random.default_rng(1), many()
+    tally = Tally(clips, SCALE, BIAS)
+    tally.pairs._true.error[:] = rng.normal(0, 0.1, tally.pairs._true.error.shape)
+    tally.pairs._false.error[:] = rng.normal(0, 0.1, tally.pairs._false.error.shape)
+    found, intervals = tally.figures()["ece"], tally.intervals(tally.figures)
+    assert intervals is not None
+    low, high = intervals["ece"]
+    assert 0 <= low <= found <= high < 2 * found + 0.01
+
+
 def test_twice_is_weight_two() -> None:
     clips = many()
     tally = Tally(clips, SCALE, BIAS)

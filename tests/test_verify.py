@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painted import bursts, picture
 from small_store import SPEC, contents, edit_rows, make, tensors
 
 from syncdisc_plugin.data.lock import Lock
+from syncdisc_plugin.data.prepare import PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.verify import Finding, finished_rows, verify
 from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.faces import TrackSettings
+from syncdisc_plugin.media import write_video
+from syncdisc_plugin.spec import ClipSpec
 
 
 @pytest.fixture
@@ -38,6 +43,18 @@ def test_a_whole_store(store: Path, tiny_store: ClipStore) -> None:
     assert not verify(store, clean=True).findings
     assert contents(store) == before
     assert not verify(tiny_store.root).findings
+
+
+@pytest.mark.parametrize("fps", [24, 25, 30])
+def test_clips_of_one_track_at_any_rate(tmp_path: Path, fps: int) -> None:
+    """16,000 samples are no whole number for each frame at 24 and 30."""
+    frames = [picture(i) for i in range(100)]
+    video = write_video(tmp_path / "v.mp4", frames, fps=fps, audio=bursts(100 / fps))
+    track = TrackSettings(max_frames=25)
+    settings = PrepareSettings(detector="none", workers=1, track=track)
+    prepare([video], tmp_path / "s", ClipSpec(fps=fps), settings)
+    found = verify(tmp_path / "s")
+    assert (found.clips, found.findings) == (4, [])
 
 
 def broken(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:

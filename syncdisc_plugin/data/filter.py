@@ -62,7 +62,7 @@ class Verdict:
     confidence: float
     """Maximum minus median of its curve."""
     strength: float
-    """confidence * sqrt(windows): comparable between long and short clips."""
+    """confidence * sqrt(windows at that offset): comparable between long and short clips."""
     reason: str
     """Why, in words."""
 
@@ -204,8 +204,9 @@ def second_dataset(
 
 
 def _strength(curve: OffsetCurve, windows: int) -> float:
-    # A mean over n windows of unrelated sound scatters with 1/sqrt(n).
-    return curve.confidence * float(np.sqrt(windows))
+    # A mean over n windows of unrelated sound scatters with 1/sqrt(n); near a clip's ends there is
+    # no sound for a large offset.
+    return curve.confidence * float(np.sqrt(windows - abs(curve.offset_frames)))
 
 
 def _impostors(clips: Sequence[Embedded], per_clip: int, seed: int) -> list[tuple[float, int]]:

@@ -122,7 +122,9 @@ def _why_no_clip(tally: TrackTally, track: TrackSettings) -> str:
 
 def _audio_of(sound: Sound, start: int, n_frames: int, spec: ClipSpec) -> np.ndarray:
     """Exactly the samples of those frames; a missing tail (under a frame) is silence."""
-    first, last = sample_of_frame(start, spec), sample_of_frame(start + n_frames, spec)
+    # As many for each clip of so many frames, wherever it begins: that is what `verify` expects.
+    first = sample_of_frame(start, spec)
+    last = first + sample_of_frame(n_frames, spec)
     part = sound.read(first, last)
     return np.pad(part, (0, last - first - len(part)))
 

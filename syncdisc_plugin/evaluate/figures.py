@@ -116,7 +116,7 @@ def strengths(
 
 
 @panel
-def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
+def curves(axes: Axes, similarity: Sequence[Sequence[float | None]]) -> None:
     """Similarity over offset: thin lines are clips, the bold one their mean."""
     table = np.array(similarity, dtype=float)
     x = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
@@ -124,9 +124,11 @@ def curves(axes: Axes, similarity: Sequence[Sequence[float]]) -> None:
     axes.axvline(0, color=INK, lw=1, ls=":")
     axes.plot(x, some.T, color=GREY, lw=0.7, alpha=min(0.6, max(0.25, 8 / len(some))))
     axes.plot([], [], color=GREY, lw=0.9, label="one clip")
-    axes.plot(x, table.mean(0), color=BLUE, lw=2.6, label="mean")
+    axes.plot(
+        x, np.ma.masked_invalid(table).mean(0).filled(np.nan), color=BLUE, lw=2.6, label="mean"
+    )
     # The same scale for all stages, so that a flat curve looks flat.
-    axes.set(xlim=(x[0], x[-1]), ylim=(min(-0.25, table.min()), 1), ylabel="similarity")
+    axes.set(xlim=(x[0], x[-1]), ylim=(min(-0.25, np.nanmin(table)), 1), ylabel="similarity")
     axes.set(xlabel="offset in frames (> 0: audio early)")
     axes.set_xticks(range(-MAX_OFFSET, MAX_OFFSET + 1, 5))
     legend(axes)

@@ -136,8 +136,9 @@ def pm_accuracy(clips: Sequence[Embedded], contexts: Sequence[int] = CONTEXTS) -
     """Share of windows whose best of 31 shifts is within one frame of zero.
 
     A context of K frames averages the rows of K - T + 1 neighbouring windows before the argmax,
-    as the PM / VocaLiST protocol does (VocaLiST `test_lrs2.py`); shifts beyond the clip's ends
-    count as impossible. Mean over the windows of a clip, then over clips. Chance is `pm_chance`.
+    as the PM / VocaLiST protocol does (VocaLiST `test_lrs2.py`); a shift for which a window has
+    no audio counts as -2 there. Mean over the windows of a clip, then over clips. Chance is
+    `pm_chance`.
     """
     rows = [pm_hits(clip, contexts) for clip in clips]
     mean = np.mean(rows, axis=0) if rows else np.zeros(len(contexts))
@@ -189,8 +190,13 @@ def eer(true: np.ndarray, false: np.ndarray) -> float:
     """Equal error rate: false accepts equal to false rejects. From `Pairs.masses`."""
     reject = np.append(0.0, np.cumsum(true))  # of a threshold at each value, and above all
     accept = 1 - np.append(0.0, np.cumsum(false))
-    at = np.abs(reject - accept).argmin()
-    return float((reject[at] + accept[at]) / 2)
+    # Between two thresholds both are taken to change evenly.
+    at = int(np.searchsorted(reject - accept, 0.0))
+    if at == 0:
+        return 0.0
+    before, after = accept[at - 1] - reject[at - 1], reject[at] - accept[at]
+    part = before / (before + after)
+    return float(reject[at - 1] + part * (reject[at] - reject[at - 1]))
 
 
 def probability_bins(p: np.ndarray) -> np.ndarray:

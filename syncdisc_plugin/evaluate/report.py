@@ -22,7 +22,8 @@ MEANING = {
     "PM at 5 and 15 frames": "How often the best of 31 shifts is right to one frame, from 5 and "
     "from 15 frames of video. Chance is 3 of 31, 9.7%, and more in clips of a few seconds.",
     "Clips within 1 frame": "How many whole clips peak at offset 0, give or take a frame. Chance "
-    "is 9.7%; clips that really are late or early count against it.",
+    "is 9.7%, less in clips of a second or two. Clips that really are late or early count against "
+    "it.",
     "Calibration error": "How far its probability is from how often it is right. 0 is best; a net "
     "that always says 50% scores 0 too, so read it beside the accuracy.",
 }

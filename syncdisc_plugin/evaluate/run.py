@@ -186,7 +186,7 @@ def _clip_row(e: Embedded, tally: Tally, i: int, fps: int) -> dict[str, Any]:
         "offset_frames": curve.offset_frames,
         "confidence": round(curve.confidence, 4),
         "pm_accuracy_15": round(float(tally.pm[i, CONTEXTS.index(15)]), 4),
-        "similarity": np.nan_to_num(curve.similarity).round(4).tolist(),
+        "similarity": curve.listed(),
     }
 
 

@@ -58,7 +58,7 @@ class Score:
     """Mean probability that the audio fits as it is."""
     probability_over_time: list[float]
     """One per window, that is per frame but for the last four."""
-    similarity_over_offset: list[float]
+    similarity_over_offset: list[float | None]
     """31 mean similarities for offsets -15..15."""
     picture: str | None = None
     """The PNG that shows all this, if one was asked for."""
@@ -192,7 +192,7 @@ class Scorer:
             confidence=round(curve.confidence, 4),
             probability=round(float(probability.mean()), 4),
             probability_over_time=[round(p, 4) for p in probability.tolist()],
-            similarity_over_offset=np.nan_to_num(curve.similarity).round(4).tolist(),
+            similarity_over_offset=curve.listed(),
         )
 
 

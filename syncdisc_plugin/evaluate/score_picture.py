@@ -175,15 +175,14 @@ def _heat(axes: Axes, score: Score, table: np.ndarray, fps: int) -> Any:
 def _curve(axes: Axes, score: Score, fps: int) -> None:
     """The mean over the whole track, on the same offsets; milliseconds on the right."""
     offsets = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
-    similarity = np.array(score.similarity_over_offset)
+    similarity = np.array(score.similarity_over_offset, float)
     axes.axhline(0, color=GREY, lw=1, ls=(0, (2, 3)))
-    axes.axvline(float(np.median(similarity)), color=GREY, lw=0.8, ls=(0, (1, 3)))
+    axes.axvline(float(np.nanmedian(similarity)), color=GREY, lw=0.8, ls=(0, (1, 3)))
     axes.plot(similarity, offsets, color=BLUE, lw=2)
     at = score.offset_frames
     axes.plot(similarity[at + MAX_OFFSET], at, "o", color=ORANGE, ms=8)
-    axes.set_xlim(
-        min(LOW, float(similarity.min()) - 0.05), max(HIGH, float(similarity.max()) + 0.05)
-    )
+    least, most = np.nanmin(similarity), np.nanmax(similarity)
+    axes.set_xlim(min(LOW, float(least) - 0.05), max(HIGH, float(most) + 0.05))
     axes.set_xticks([0, 0.3, 0.6])
     axes.set_title("whole track", fontsize=11, color=INK)
     axes.tick_params(labelleft=False, left=False)

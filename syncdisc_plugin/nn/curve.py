@@ -46,6 +46,10 @@ class OffsetCurve:
         """Maximum minus median of the curve, as syncnet_python's, but of similarities."""
         return float(np.nanmax(self.similarity) - np.nanmedian(self.similarity))
 
+    def listed(self) -> list[float | None]:
+        """The similarities for JSON: None where no window has a partner."""
+        return [None if np.isnan(s) else round(float(s), 4) for s in self.similarity]
+
 
 def similarity_by_offset(
     v: torch.Tensor, a: torch.Tensor, max_offset: int = MAX_OFFSET

@@ -15,8 +15,10 @@ class GapState:
     """The gap that is trained for."""
     best: float = -2.0
     """Widest gap measured so far."""
+    mark: float = -2.0
+    """The gap from which progress is counted."""
     stalled: int = 0
-    """Measurements since `best` rose."""
+    """Measurements since `mark` rose."""
     raised: int = 0
     """How often the target was set anew."""
     verdict: str = ""
@@ -25,10 +27,10 @@ class GapState:
 
 def next_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
     """The controller's next state after a measurement of mean s+ minus mean s-."""
-    if gap > state.best + settings.progress:
-        best, stalled = gap, 0
-    else:
-        best, stalled = max(gap, state.best), state.stalled + 1
+    best = max(gap, state.best)
+    # Small rises add up, so that one which is slow but steady is no stall.
+    is_progress = gap > state.mark + settings.progress
+    mark, stalled = (gap, 0) if is_progress else (state.mark, state.stalled + 1)
     target, raised = state.target, state.raised
     if raised == 0 or gap >= target:
         target, raised = gap + settings.step, raised + 1
@@ -41,4 +43,4 @@ def next_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
             f"without a rise of {settings.progress}; the weights with the best held-out accuracy "
             "are kept"
         )
-    return GapState(target, best, stalled, raised, verdict)
+    return GapState(target, best, mark, stalled, raised, verdict)

@@ -72,7 +72,7 @@ def write_heldout(run: Path, stage: int, heldout: Heldout) -> None:
                 "speaker": clip.clip.speaker,
                 "offset_frames": curve.offset_frames,
                 "confidence": round(curve.confidence, 4),
-                "similarity": np.nan_to_num(curve.similarity).round(4).tolist(),
+                "similarity": curve.listed(),
             }
         )
     rows = {

@@ -50,9 +50,11 @@ def stage_loss(
         extra, extra_chance = calibrated(v, a, false, net.scale, net.bias)
         loss, chance = loss + how.calibrated * extra, chance + how.calibrated * extra_chance
     table = torch.einsum("bid,bjd->bij", v.detach(), a.detach())
-    return loss, {
+    values = {
         "loss": float(loss.detach()),
         "chance": chance,
         "similarity_true": float(table.diagonal(dim1=1, dim2=2).mean()),
-        "similarity_false": float(table[false].mean()),
     }
+    if false.any():  # a wholly silent batch has no false pair
+        values["similarity_false"] = float(table[false].mean())
+    return loss, values
