@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -52,8 +53,16 @@ def wav(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])
 def test_a_video_gets_new_lips(video: Path, wav: Path, tmp_path: Path, suffix: str) -> None:
+    class Lips(Painter):
+        """The rest of the face stays, so that no colour is matched."""
+
+        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+            drawn, out = super().forward(masked, reference, mel), masked.clone()
+            out[..., 52:90, 24:72] = drawn[..., 52:90, 24:72]
+            return out
+
     out = tmp_path / f"out{suffix}"
-    result = run(video, wav, out)
+    result = run(video, wav, out, generator=Lips())
     assert (result.frames, result.generated, result.faces) == (40, 40, (0,))
     assert (result.width, result.height, result.notes) == (W, H, ())
     assert result.seconds == pytest.approx(1.6, abs=0.001) and result.path == out
@@ -94,13 +103,76 @@ def test_only_the_lower_face_changes(video: Path, wav: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_variable_frame_rates_stay(tmp_path: Path, suffix: str) -> None:
-    times_s = [0.0, *np.cumsum([1 / 30] * 10 + [0.1] * 5 + [1 / 50] * 25).tolist()]
+    times_s = [0.0, *np.cumsum([1 / 30] * 10 + [0.05] * 10 + [1 / 50] * 25).tolist()]
     source, short = tmp_path / f"v{suffix}", write_wav(tmp_path / "s.wav", bursts(1.2))
     write_video(source, map(picture, range(len(times_s))), frame_times_s=times_s, crf=4)
     result = run(source, short, tmp_path / f"out{suffix}")
     times, frames = read_frames(tmp_path / f"out{suffix}")
     assert times == pytest.approx([t for t in times_s if t < 1.2], abs=0.0011)
     assert indices(frames) == list(range(len(times))) and result.frames == len(times)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_the_mouth_moves_on_while_a_picture_is_shown_for_long(tmp_path: Path, suffix: str) -> None:
+    """Also where the clock has no finer ticks than frames, as in an AVI of 10 a second."""
+    gaps = [0.04] * 15 + [0.4] + [0.04] * 9 if suffix == ".mp4" else [0.1] * 12
+    times_s, n = [0.0, *np.cumsum(gaps).tolist()], len(gaps) + 1
+    source, wav = tmp_path / f"v{suffix}", write_wav(tmp_path / "s.wav", bursts(1.3))
+    if suffix == ".mp4":
+        write_video(source, map(picture, range(n)), frame_times_s=times_s, crf=4)
+    else:
+        with av.open(str(source), "w") as file:
+            stream = file.add_stream("ffv1", rate=10)
+            stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+            for index in range(n):
+                frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+    result = run(source, wav, tmp_path / "out.mp4")
+    times, frames = read_frames(tmp_path / "out.mp4")
+    assert "shown again meanwhile, for the mouth to move" in " ".join(result.notes)
+    assert max(np.diff([*times, 1.3])) <= 0.0501 and result.generated == result.frames
+    shown = indices(frames)
+    assert [t for t, i, j in zip(times, shown, [-1, *shown], strict=False) if i != j] == (
+        pytest.approx([t for t in times_s if t < 1.3], abs=0.0011)
+    )
+    held = 15 if suffix == ".mp4" else 6
+    mouths = frames[(np.array(shown) == held, *MOUTH)].astype(int)
+    assert len(mouths) == (10 if suffix == ".mp4" else 3)
+    assert np.abs(np.diff(mouths, axis=0)).mean((1, 2, 3)).max() > 2
+
+
+def test_at_twice_the_rate_neighbours_are_as_far_apart_as_the_generator_learnt(
+    tmp_path: Path,
+) -> None:
+    """At 50 frames a second every other frame is a sequence; none is lost at a batch's borders."""
+    heard: list[torch.Tensor] = []
+
+    class Hearing(Painter):
+        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+            heard.append(mel[0, :, 0])
+            return super().forward(masked, reference, mel)
+
+    wav = write_wav(tmp_path / "a.wav", bursts(1.6))
+    results = []
+    for fps in (25, 50):
+        shown = (picture(i % 40) for i in range(fps * 8 // 5))
+        source = write_video(tmp_path / f"{fps}.mp4", shown, fps=fps, crf=4)
+        heard.clear()
+        run(source, wav, tmp_path / f"out{fps}.mp4", generator=Hearing())
+        # The piece of mel that one frame hears and the next one not: 1/25 s in either.
+        pairs = [(a, b) for mels in heard for a, b in pairwise(mels)]
+        same = [
+            torch.equal(a[:, 3:], b[:, :-3]) or torch.equal(a[:, 4:], b[:, :-4]) for a, b in pairs
+        ]
+        assert all(same) and len(pairs) > 30
+        results.append(read_frames(tmp_path / f"out{fps}.mp4")[1])
+    slow, fast = results
+    assert len(fast) == 80 and indices(fast) == [i % 40 for i in range(80)]
+    difference = slow[(slice(2, 38), *MOUTH)].mean((1, 2, 3)) - fast[::2][
+        (slice(2, 38), *MOUTH)
+    ].mean((1, 2, 3))
+    assert np.abs(difference).max() < 4
 
 
 def test_other_frame_rates_and_late_starts_stay(wav: Path, tmp_path: Path) -> None:
@@ -347,6 +419,33 @@ def test_a_photograph(wav: Path, tmp_path: Path, suffix: str) -> None:
     assert indices(frames) == [10] * 40
     assert np.ptp(frames[(slice(None), *MOUTH)].mean((1, 2, 3))) > 10
     assert np.abs(frames[5].astype(int) - picture(10)).mean(-1)[:30].mean() < 4
+
+
+def test_what_is_transparent_is_white(wav: Path, tmp_path: Path) -> None:
+    """A portrait that was cut out is not left on black."""
+    photo = tmp_path / "p.png"
+    cut_out = np.dstack([picture(10)[..., ::-1], np.full((H, W), 255, np.uint8)])
+    cut_out[:, 120:, 3] = 0
+    cut_out[:24, :24, 3] = 128
+    cv2.imwrite(str(photo), cut_out)
+    result = run(photo, wav, tmp_path / "out.mp4")
+    assert result.notes == ("what is transparent in the photograph is white",)
+    frames = read_frames(tmp_path / "out.mp4")[1]
+    assert frames[:, 4:100, 124:].min() > 240
+    assert abs(frames[:, 4:20, 4:20].mean() - (56 + 255) / 2) < 4
+
+
+def test_that_ten_bits_become_eight_is_said(wav: Path, tmp_path: Path) -> None:
+    source = tmp_path / "v.mkv"
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p10le"
+        for index in range(40):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+            file.mux(stream.encode(frame.reformat(format="yuv420p10le")))
+        file.mux(stream.encode(None))
+    result = run(source, wav, tmp_path / "out.mp4")
+    assert result.notes == ("the video has 10 bits a colour, the output 8",)
 
 
 def test_a_large_photograph_is_shrunk(wav: Path, tmp_path: Path) -> None:

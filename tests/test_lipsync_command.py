@@ -69,8 +69,8 @@ def test_the_command(command: Command, video: Path, tmp_path: Path) -> None:
 def test_the_commands_help(command: Command) -> None:
     status, out, err = command("--help")
     assert (status, err) == (0, "")
-    for flag in ("--video", "--audio", "--out", "--generator", "--face", "--extend", "--detector",
-                 "--models", "--track.every"):  # fmt: skip
+    for flag in ("--video", "--audio", "--out", "--generator", "--face", "--only", "--extend",
+                 "--detector", "--models", "--track.every"):  # fmt: skip
         assert flag in out
     for flag in ("--workers", "--speakers", "--track.max_frames"):  # which are not read
         assert flag not in out

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from generator_integration.reference import losses as losses_module
-from generator_integration.reference.data import Windows, chosen_items, cut_faces
+from generator_integration.reference.data import Windows, chosen_items, cut_faces, heldout_items
 from generator_integration.reference.generator import (
     Generator,
     GeneratorSettings,
@@ -184,6 +184,14 @@ def test_the_filter_of_a_run_is_used(tiny_store: ClipStore, tmp_path: Path) -> N
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     items = chosen_items(tiny_store.clips, str(tmp_path))
     assert items == [Item(c, 2.5) for c in tiny_store.clips[:2]]
+    # What was not judged, held-out clips as a rule, is measured at the lag of the whole set.
+    (tmp_path / "reference.json").write_text('{"lag_frames": 1}')
+    heldout = heldout_items(tiny_store.clips, str(tmp_path))
+    assert heldout[:2] == [Item(c, 3.5) for c in tiny_store.clips[:2]]
+    assert heldout[2:] == [Item(c, 1) for c in tiny_store.clips[3:]]
+    assert heldout_items(tiny_store.clips) == [Item(c) for c in tiny_store.clips]
+    with pytest.raises(RunError, match="none of the held-out clips"):
+        heldout_items(tiny_store.clips[2:3], str(tmp_path))
     path.write_text("")
     with pytest.raises(RunError, match="leaves none"):
         chosen_items(tiny_store.clips, str(tmp_path))
@@ -296,6 +304,10 @@ def test_a_judge_of_longer_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ({"mouth_weight": 0.0}, "--mouth_weight"),
         ({"sync_ratio": 0.0}, "--sync_ratio"),
         ({"sync_final_ratio": -1.0}, "--sync_final_ratio"),
+        ({"gan_ratio": 0.0}, "--gan_ratio.*--gan_from 1"),
+        ({"learning_rate": 0.0}, "--learning_rate"),
+        ({"ema": 1.5}, "--ema"),
+        ({"generator": GeneratorSettings(ear_width=48)}, "--generator.ear_width"),
         ({"precision": "fp16"}, "--precision"),
     ],
 )
@@ -464,6 +476,16 @@ def test_what_is_refused_leaves_no_run(tiny_store: ClipStore, tmp_path: Path) ->
     assert not run.exists()
 
 
+def test_several_processes_are_refused(
+    tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would write the same folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="without torchrun"):
+        train_generator(tiny_store, tmp_path / "run", SETTINGS, resume=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_it_hears_with_a_discriminator_that_stays_as_it_is(
     tiny_store: ClipStore, tiny_net: Discriminator, tmp_path: Path
 ) -> None:
@@ -510,6 +532,8 @@ def test_the_command(
     assert "1 steps. Held-out: L1" in capsys.readouterr().out
     assert main(args) == 2
     assert "Add --resume" in capsys.readouterr().err
+    assert main([*args, "--resume", "--learning_rate", "1e-3"]) == 0
+    assert "--learning_rate of now: not used" in capsys.readouterr().out
     assert main([*args[:2], "--out", str(tmp_path / "b"), "--sync", "nowhere.pt"]) == 2
     assert "nowhere.pt" in capsys.readouterr().err
     # Names as they are typed: a number is one, too.

@@ -28,6 +28,9 @@ def lipsync(args: Sequence[str]) -> int:
         "largest for longest while the sound lasts)",
     )
     parser.add_argument(
+        "--only", action="store_true", help="speak in these tracks alone, not where it looks alike"
+    )
+    parser.add_argument(
         "--extend",
         choices=["pingpong", "hold"],
         default="pingpong",
@@ -47,6 +50,7 @@ def lipsync(args: Sequence[str]) -> int:
         parsed.out,
         generator=parsed.generator,
         face=parsed.face,
+        only=parsed.only,
         settings=prepare_settings(parsed, device),
         extend=parsed.extend,
         crf=parsed.crf,

@@ -209,6 +209,29 @@ def chosen_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
     return items
 
 
+def heldout_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
+    """The clips that are measured on, aligned as far as is known: at least by the set's own lag.
+
+    A run's filter judges what it trained on; `syncdisc filter` judges all clips, and what that
+    drops is left out here too.
+
+    Raises:
+        RunError: the run has no verdicts, or they leave none of these clips.
+    """
+    if not aligned:
+        return [Item(clip) for clip in clips]
+    _, rows, lag = read_verdicts("--aligned", Path(aligned))
+    judged = {row["clip_id"] for row in rows}
+    rest = [Item(clip, lag) for clip in clips if clip.id not in judged]
+    items = [*second_dataset(clips, rows, lag), *rest]
+    if not items:
+        raise RunError(
+            f"--aligned {aligned}: its filter leaves none of the held-out clips. Hold out others "
+            "by --heldout_speakers."
+        )
+    return items
+
+
 def cut_faces(
     frames: np.ndarray, stored: ClipSpec, size: int, affine: np.ndarray | None = None
 ) -> np.ndarray:

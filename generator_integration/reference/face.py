@@ -42,6 +42,8 @@ class Run:
     """When its first frame is shown; a frame before that lies in front of a cut, or lacks it."""
     last_s: float = math.inf
     """When its last frame is shown."""
+    look: tuple[np.ndarray, np.ndarray] | None = None
+    """What it looks like, once it was asked (`cast.py`)."""
 
     def references(self, n: int) -> np.ndarray:
         """At most `n` sharp pictures (R, S, S, 3) uint8, spread over the time it is seen."""

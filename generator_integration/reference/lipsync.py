@@ -58,6 +58,7 @@ def lipsync(
     *,
     generator: Generator | str | Path = "base",
     face: int | Sequence[int] | None = None,
+    only: bool = False,
     settings: PrepareSettings | None = None,
     extend: str = "pingpong",
     crf: int = 18,
@@ -66,8 +67,9 @@ def lipsync(
 ) -> LipsyncResult:
     """Write `video` with the mouth that `audio` asks for, and with that sound.
 
-    Resolution and the frames' own timestamps stay; the output is as long as the sound. Frames
-    stream through: memory does not depend on the length.
+    Resolution and the frames' own timestamps stay; the output is as long as the sound. A picture
+    that is shown for more than 1/20 s is shown again in between, so that the mouth moves on.
+    Frames stream through: memory does not depend on the length.
 
     Args:
         video: a video, or a photograph (.jpg, .png, .webp), which is held at 25 fps.
@@ -79,6 +81,7 @@ def lipsync(
             looks as it does, also behind scene cuts and cutaways, drawn after pictures of that
             shot; several numbers are one face, whatever they look like. Frames without it stay as
             they are.
+        only: speak in the tracks of these numbers alone, wherever else it seems to be seen.
         settings: detector, its files, and how faces are followed; `device` is not read.
         extend: where the sound is longer: "pingpong" plays the video back and forth, "hold" keeps
             its last frame.
@@ -95,7 +98,7 @@ def lipsync(
     from tqdm import tqdm
 
     from generator_integration.reference.cast import choose_face, list_faces
-    from generator_integration.reference.generator import CONTEXT, load_generator
+    from generator_integration.reference.generator import load_generator
     from generator_integration.reference.speaker import Speaker
     from generator_integration.reference.voice import read_voice
     from generator_integration.reference.writer import VideoWriter
@@ -115,10 +118,12 @@ def lipsync(
         generator = load_generator(generator, device)
     voice = read_voice(audio, generator.spec)
     if detect is None:
-        detect = load_detector(settings.detector, models=settings.models, device=device)
+        # By YuNet's boxes the shipped generator was trained, and `score` numbers the faces.
+        detector = "yunet" if settings.detector == "auto" else settings.detector
+        detect = load_detector(detector, models=settings.models, device=device)
     playback, scan, notes = _open_source(video, voice, detect, settings, extend)
     numbers = (face,) if isinstance(face, int) else face
-    chosen = choose_face(scan, numbers, min(voice.seconds, playback.video_seconds))
+    chosen = choose_face(scan, numbers, min(voice.seconds, playback.video_seconds), only=only)
     speaking = (chosen.number, *chosen.also)
     if len(scan.faces) > 1:
         listed = list_faces(scan.faces)
@@ -134,9 +139,9 @@ def lipsync(
             "the last row or column is there twice"
         )
 
-    speaker = Speaker(generator, chosen, voice, playback.clock.time_base, device)
+    speaker = Speaker(generator, chosen, voice, playback.clock, device)
     held = BATCH_BYTES // (height * width * 3)
-    batch = max(2, min(MAX_BATCH, held - CONTEXT))
+    batch = max(2, min(MAX_BATCH, held - speaker.context))
     n_frames = len(playback)
     with replacing(out) as temp:
         suffix, sound = out.suffix.lower(), voice.sound
@@ -199,7 +204,12 @@ def _open_source(
 ) -> tuple[VideoPlayback | PhotoPlayback, Scan, list[str]]:
     """What is shown, the faces in it, and what there is to say of both and of the sound."""
     from generator_integration.reference.face import scan_photo, scan_video
-    from generator_integration.reference.playback import PhotoPlayback, VideoPlayback, is_photo
+    from generator_integration.reference.playback import (
+        SLOW_S,
+        PhotoPlayback,
+        VideoPlayback,
+        is_photo,
+    )
     from syncdisc_plugin.media.stream import PictureStream
 
     notes = []
@@ -217,6 +227,13 @@ def _open_source(
     stream = PictureStream(video, threads=min(DECODER_THREADS, os.cpu_count() or 1))
     scan = scan_video(stream, detect, settings.track, fps=fps, face_px=face_px)
     playback = VideoPlayback(stream, scan.pts, voice.seconds, extend)
+    if stream.bits > 8:
+        notes.append(f"the video has {stream.bits} bits a colour, the output 8")
+    if playback.slow:
+        notes.append(
+            f"{playback.slow} pictures are shown for more than {float(SLOW_S):g} s: they are shown "
+            "again meanwhile, for the mouth to move"
+        )
     longer_s = float(voice.seconds - playback.video_seconds)
     if longer_s > 1 / fps:
         notes.append(f"the sound is {longer_s:.2f} s longer than the video: {EXTENSIONS[extend]}")

@@ -8,12 +8,18 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-TOP, TOP_END = 0.42, 0.54
-"""Rows, as ratios of the box, between which the mask rises from 0 to 1."""
-EDGE = 0.78
-"""Where the mask begins to fall towards the sides and the chin; 1 is the edge of the box."""
+TOP, TOP_END = 0.50, 0.60
+"""Rows, as ratios of the box, between which the mask rises from 0 to 1: from the nose's tip on."""
+MIDDLE, REACH = 0.55, 0.45
+"""Row from which the mask is round, and how far it goes to the sides and down from there: to the
+chin, and not to the ears, where a generator draws background."""
+EDGE = 0.72
+"""Part of that reach from which on it falls."""
 TINT = 0.08
 """The most that a colour is moved to meet its surroundings, in [0, 1] units."""
+SKIN, ELSE = 0.06, 0.15
+"""Differences up to which a place at the rim says how the colour is off, and from which it says
+nothing: hair and background that were drawn wrong."""
 SAME, OTHER = 0.03, 0.10
 """Differences up to which a place counts as unchanged, and from which as drawn anew."""
 
@@ -78,20 +84,22 @@ def paste_face(
 @lru_cache(maxsize=4)
 def soft_mask(side: int) -> np.ndarray:
     """Mask (S, S) float32 in [0, 1]: mouth, chin and cheeks, round below, feathered."""
-    middle = (np.arange(side) + 0.5) / side
-    across, down = np.abs(2 * middle - 1)[None], (2 * middle - 1).clip(min=0)[:, None]
+    at = (np.arange(side) + 0.5) / side
+    across = np.abs(at - 0.5)[None] / REACH
+    down = (at - MIDDLE).clip(min=0)[:, None] / REACH
     reach = (across**4 + down**4) ** 0.25
-    mask = _rise(middle[:, None], TOP, TOP_END) * (1 - _rise(reach, EDGE, 1.0))
+    mask = _rise(at[:, None], TOP, TOP_END) * (1 - _rise(reach, EDGE, 1.0))
     return mask.astype(np.float32)
 
 
 def _tint(drawn: np.ndarray, seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What to add to the drawn colours (S, S, 3) so that they fit at the rim of the mask."""
-    rim = mask * (1 - mask)
+    off = np.abs(seen - drawn).max(axis=2)
+    rim = mask * (1 - mask) * (1 - _rise(off, SKIN, ELSE))
     sigma = len(mask) / 6
     weight = cv2.GaussianBlur(rim, (0, 0), sigma)[..., None]
     short = cv2.GaussianBlur(rim[..., None] * (seen - drawn), (0, 0), sigma)
-    return (short / np.maximum(weight, 1e-6)).clip(-TINT, TINT)
+    return (short / np.maximum(weight, 1e-3)).clip(-TINT, TINT)
 
 
 def _rise(x: np.ndarray, low: float, high: float) -> np.ndarray:

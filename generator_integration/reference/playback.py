@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,12 @@ PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 # fmt: on
 PHOTO_SIDE_PX = 1920
 """A photograph's longer side in a video; cameras give more than decoders of video take."""
+SLOW_S = Fraction(1, 20)
+"""A picture that is shown for longer than this is shown several times, for the mouth to move."""
+MOUTHS_FPS = 25
+"""So often a second, then."""
+TICK_S = Fraction(1, 1000)
+"""Longest tick of the output's clock, where pictures are shown several times."""
 REVERSE_BYTES = 128 << 20
 """Decoded frames that are held in order to be shown backwards."""
 
@@ -52,6 +60,9 @@ class Shot:
 class VideoPlayback:
     """A video from its first frame on, cut where the sound ends, or continued until then.
 
+    Its frames keep their timestamps. Those that are shown for long (few frames a second, a screen
+    recording's pauses) are shown again in between.
+
     Args:
         stream: the video.
         pts: (F,) timestamps of all of its frames.
@@ -64,9 +75,16 @@ class VideoPlayback:
         self, stream: PictureStream, pts: np.ndarray, seconds: Fraction, extend: str = "pingpong"
     ) -> None:
         self.stream, self.pts, self.seconds, self.extend = stream, pts, seconds, extend
-        self.clock = Clock(stream.time_base, stream.fps, stream.sample_aspect, stream.color)
         self.hw = stream.height, stream.width
         self.step = max(1, round(1 / (stream.fps * stream.time_base)))
+        gaps = [*np.diff(pts).tolist(), self.step]
+        times = [self._times(gap) for gap in gaps]
+        self.slow = sum(n > 1 for n in times)
+        """How many of the video's pictures are shown for long."""
+        self._fine = math.ceil(stream.time_base / TICK_S) if self.slow else 1
+        fps = stream.fps * Fraction(sum(times), len(times))
+        tick_s = stream.time_base / self._fine
+        self.clock = Clock(tick_s, fps, stream.sample_aspect, stream.color)
 
     @property
     def note(self) -> str | None:
@@ -76,12 +94,24 @@ class VideoPlayback:
     @property
     def video_seconds(self) -> Fraction:
         """Length of the video itself."""
-        return int(self.pts[-1] - self.pts[0] + self.step) * self.clock.time_base
+        return int(self.pts[-1] - self.pts[0] + self.step) * self.stream.time_base
 
     def order(self) -> Iterator[tuple[int, int]]:
         """(index of the frame in the video, when it is shown in ticks), until the sound ends."""
+        end = self.seconds / self.stream.time_base
+        for (index, at), (_, until) in pairwise(chain(self._once(end), [(-1, end)])):
+            times = self._times(until - at)
+            for i in range(times):
+                yield index, int((at + (until - at) * Fraction(i, times)) * self._fine)
+
+    def _times(self, ticks: Fraction | int) -> int:
+        """How often a picture is shown that is there for so many of the stream's ticks."""
+        seconds = ticks * self.stream.time_base
+        return math.ceil(seconds * MOUTHS_FPS) if seconds > SLOW_S else 1
+
+    def _once(self, end: Fraction) -> Iterator[tuple[int, Fraction | int]]:
+        """The same, each picture once and in the stream's ticks."""
         pts = [int(p) for p in self.pts]
-        end = self.seconds / self.clock.time_base
         last, span = len(pts) - 1, pts[-1] - pts[0]
         for index, at in enumerate(pts):
             if at - pts[0] >= end:
@@ -115,10 +145,11 @@ class VideoPlayback:
         Raises:
             MediaError: the video gives other frames than before.
         """
-        images = self._images()
+        images, shown, image = self._images(), -1, None
         for index, at in self.order():
-            source_s = int(self.pts[index] - self.pts[0]) * self.clock.time_base
-            image = next(images, None)
+            source_s = int(self.pts[index] - self.pts[0]) * self.stream.time_base
+            if index != shown:
+                shown, image = index, next(images, None)
             if image is None:
                 raise MediaError(
                     f"{self.stream.path}: frame {index} could be decoded once and not again. "
@@ -127,15 +158,11 @@ class VideoPlayback:
             yield Shot(image, source_s, at)
 
     def _images(self) -> Iterator[np.ndarray]:
-        """Pixels in the order of `order`, without an end."""
+        """Pixels in the order of `order`, those of one frame in a row once."""
         pixels, last = self.stream.pixels, len(self.pts) - 1
-        image: np.ndarray | None = None
         for _, frame in self.stream.frames():
-            image = pixels(frame, exact=True)
-            yield image
-        while image is not None and (self.extend == "hold" or not last):
-            yield image
-        while image is not None:
+            yield pixels(frame, exact=True)
+        while last:
             yield from self._backwards(last - 1)
             for index, (_, frame) in enumerate(self.stream.frames()):
                 if index:
@@ -171,20 +198,28 @@ class PhotoPlayback:
         self.seconds = seconds
         if not path.is_file():
             raise MediaError(f"{path}: no such file. Check the spelling.")
-        # Turned upright by what the camera noted, without transparency.
         data = np.frombuffer(path.read_bytes(), np.uint8)
+        # Turned upright by what the camera noted, which is lost where transparency is kept.
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if picture is None:
             raise MediaError(f"{path}: cannot be read as a photograph. Give a .jpg or .png.")
-        image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         self.note: str | None = None
+        whole = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
+            most = 255 if whole.dtype == np.uint8 else 65535
+            solid = whole[..., 3:].astype(np.float32) / most
+            if solid.min() < 1 and whole.shape[:2] == picture.shape[:2]:
+                picture = np.rint(picture * solid + 255 * (1 - solid)).astype(np.uint8)
+                self.note = "what is transparent in the photograph is white"
+        image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         shrink = PHOTO_SIDE_PX / max(image.shape[:2])
         if shrink < 1:
             height, width = (max(1, round(side * shrink)) for side in image.shape[:2])
-            self.note = (
+            shrunk = (
                 f"the photograph is shrunk from {image.shape[1]}x{image.shape[0]} to "
                 f"{width}x{height}"
             )
+            self.note = f"{self.note}; {shrunk}" if self.note else shrunk
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         self.image = image
         self.hw: tuple[int, int] = (image.shape[0], image.shape[1])

@@ -117,12 +117,24 @@ class GeneratorTrainSettings:
                 raise ValueError(
                     f"--{name}: expected a part of the budget, 0 to 1, got {getattr(self, name)}."
                 )
-        for name in ("sync_ratio", "sync_final_ratio"):
+        for name, without in (
+            ("sync_ratio", "Without a sync loss: --sync none."),
+            ("sync_final_ratio", "Without a sync loss: --sync none."),
+            ("gan_ratio", "Without an adversarial loss: --gan_from 1."),
+            ("learning_rate", "Usual is 5e-4."),
+            ("quality_rate", "Usual is 2e-4."),
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(
-                    f"--{name}: expected more than 0, got {getattr(self, name)}. Without a sync "
-                    "loss: --sync none."
+                    f"--{name}: expected more than 0, got {getattr(self, name)}. {without}"
                 )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"--ema: expected 0 up to below 1, got {self.ema}. Usual is 0.998.")
+        if (ear := self.generator.ear_width) > 0:
+            raise ValueError(
+                f"--generator.ear_width: the ear's sizes are those of the discriminator that --ear "
+                f"names, got {ear}. Leave it out."
+            )
         if self.mouth_weight < 1:
             raise ValueError(f"--mouth_weight: expected at least 1, got {self.mouth_weight}.")
         check_precision(self.precision)

@@ -12,7 +12,7 @@ import torch
 from generator_integration.reference.face import Face, Run
 from generator_integration.reference.generator import CONTEXT, Generator
 from generator_integration.reference.paste import paste_face
-from generator_integration.reference.playback import Shot
+from generator_integration.reference.playback import Clock, Shot
 from generator_integration.reference.voice import Voice
 from syncdisc_plugin.faces import crop_face
 
@@ -37,15 +37,20 @@ class Speaker:
         generator: in eval mode, on `device`.
         face: where the face is.
         voice: what it says.
-        time_base: seconds of one tick of the shots' timestamps.
+        clock: of the shots.
         device: where the generator is.
     """
 
     def __init__(
-        self, generator: Generator, face: Face, voice: Voice, time_base: Fraction, device: str
+        self, generator: Generator, face: Face, voice: Voice, clock: Clock, device: str
     ) -> None:
         self.generator, self.face, self.voice = generator, face, voice
-        self.time_base, self.device = time_base, device
+        self.time_base, self.device = clock.time_base, device
+        # What a frame's neighbours are was learnt at the generator's rate: at twice that, every
+        # other frame makes up a sequence.
+        self._stride = max(1, round(clock.fps / generator.spec.fps))
+        self.context = CONTEXT * self._stride
+        """Frames on either side that have a say in a frame."""
         self.generated = 0
         """Frames so far that got a new mouth."""
         self._run: Run | None = None
@@ -54,7 +59,7 @@ class Speaker:
     def speak(self, shots: Iterable[Shot], batch: int) -> Iterator[tuple[np.ndarray, int]]:
         """Give (frame (H, W, 3) uint8, when it is shown in ticks) for each shot, in order.
 
-        Frames without the face come out as they are. `batch` + CONTEXT frames are held.
+        Frames without the face come out as they are. `batch` + `context` frames are held.
         """
         before: list[_Held] = []  # of the same run, without what is done with them
         waiting: list[_Held] = []
@@ -73,9 +78,9 @@ class Speaker:
             size = self.generator.spec.face_px
             crop = crop_face(shot.image, box, face_px=size, margin=0)
             waiting.append(_Held(shot, box, crop, shot.pts * self.time_base))
-            if len(waiting) == batch + CONTEXT:
+            if len(waiting) == batch + self.context:
                 yield from self._draw(before, waiting, batch)
-                before = [*before, *waiting[:batch]][-CONTEXT:]
+                before = [*before, *waiting[:batch]][-self.context :]
                 waiting = waiting[batch:]
         yield from self._draw(before, waiting, len(waiting))
 
@@ -88,9 +93,13 @@ class Speaker:
         seen = [*before, *waiting]
         faces = self._faces(np.stack([held.crop for held in seen]))
         mel = self.voice.windows([held.time_s for held in seen])[None].to(self.device)
+        drawn = torch.empty_like(faces[0])
         with torch.inference_mode():
-            drawn = self.generator(faces, self._reference, mel)[0, len(before) : len(before) + n]
-        pictures = drawn.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+            for first in range(min(self._stride, len(seen))):
+                one = slice(first, None, self._stride)
+                drawn[one] = self.generator(faces[:, one], self._reference, mel[:, one])[0]
+        drawn = drawn[len(before) : len(before) + n]
+        pictures = drawn.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         for held, picture in zip(waiting[:n], pictures, strict=True):
             self.generated += 1
             crop = held.crop.astype(np.float32) / 255

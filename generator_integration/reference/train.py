@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from generator_integration.reference.data import Batch, Windows, chosen_items
+from generator_integration.reference.data import Batch, Windows, chosen_items, heldout_items
 from generator_integration.reference.generator import (
     Generator,
     GeneratorSettings,
@@ -36,7 +37,8 @@ from generator_integration.reference.settings import NONE, GeneratorTrainSetting
 from generator_integration.reference.sheet import write_sheet
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.cli.parsing import new_parser
+from syncdisc_plugin.cli.parsing import new_parser, say_what_stays
+from syncdisc_plugin.data.ahead import made_ahead, threads_beside
 from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, SyncDiscError
@@ -80,6 +82,11 @@ def train_generator(
         ValueError: no clip is long enough.
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "the reference generator is trained by one process on one device. Start it without "
+            "torchrun."
+        )
     with Interrupt() as interrupt:
         return GeneratorTrainer(
             store, run, settings or GeneratorTrainSettings(), resume, interrupt
@@ -149,7 +156,7 @@ class GeneratorTrainer:
         )
         self.heldout = Windows(
             store,
-            chosen_items(self.split.heldout),
+            heldout_items(self.split.heldout, s.aligned),
             spec,
             batch=s.batch,
             references=s.references,
@@ -185,12 +192,10 @@ class GeneratorTrainer:
         s, p = self.s, self.progress
         bar = tqdm(initial=p.step, total=s.steps or None, desc="generator")
         try:
-            with ThreadPoolExecutor(1) as loader:
-                coming = loader.submit(self.windows.batch, p.step)
+            threads = threads_beside(self.device.type)
+            with closing(made_ahead(self.windows.batch, p.step, threads)) as batches:
                 while self._part() < 1:
-                    batch = coming.result()
-                    coming = loader.submit(self.windows.batch, p.step + 1)
-                    row = self._step(batch)
+                    row = self._step(next(batches))
                     p.step += 1
                     bar.set_postfix(
                         {k: f"{row[k]:.3f}" for k in ("l1", "sync") if k in row}
@@ -373,6 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = GeneratorTrainSettings.__dataclass_fields__
         raw = {key: value for key, value in parsed.as_dict().items() if key in names}
         settings = GeneratorTrainSettings.from_dict(raw)
+        if parsed.resume:
+            say_what_stays(parsed.out, settings)
         path = train_generator(ClipStore(parsed.data), parsed.out, settings, resume=parsed.resume)
     except (SyncDiscError, ValueError, OSError) as error:
         print(f"generator_integration.reference.train: {error}", file=sys.stderr)
@@ -380,11 +387,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped. The same command with --resume goes on.", file=sys.stderr)
         return 130
-    print(closing(path))
+    print(said_of(path))
     return 0
 
 
-def closing(path: Path) -> str:
+def said_of(path: Path) -> str:
     """What a finished run says of its generator."""
     about = read_generator(path)
     f = about["heldout"]

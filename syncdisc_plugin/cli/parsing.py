@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,3 +129,19 @@ def prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
         retry=parsed.get("retry", False),
         track=TrackSettings(**vars(parsed.track)),
     )
+
+
+def say_what_stays(run: Path, settings: Any) -> None:
+    """A run that is resumed keeps its settings: say so of those that are given now and differ.
+
+    `settings` is a dataclass with a default for every field, `run` the folder with its settings.
+    """
+    path = run / "settings.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    given, usual = (json.loads(json.dumps(asdict(s))) for s in (settings, type(settings)()))
+    now = [n for n in given if n != "device" and given[n] not in (usual[n], stored.get(n))]
+    if now:
+        names = ", ".join(f"--{name}" for name in now)
+        print(f"{run} goes on with the settings that it began with: {names} of now: not used")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from syncdisc_plugin.cli.parsing import (
     add_spec,
     new_parser,
     prepare_settings,
+    say_what_stays,
 )
 from syncdisc_plugin.data.remote import location
 from syncdisc_plugin.errors import RunError
@@ -43,7 +43,8 @@ def train(args: Sequence[str]) -> int:
     parser.add_class_arguments(TrainSettings)
     parsed = parser.parse_args(args)
     store, settings = ClipStore(parsed.data), _train_settings(parsed)
-    _say_what_stays(parsed.out, settings)
+    if parsed.resume:
+        say_what_stays(parsed.out, settings)
     path = train(store, parsed.out, settings, resume=parsed.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # of what torchrun started
         print(_closing(path, _write_report(parsed.out, store)))
@@ -89,19 +90,6 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _say_what_stays(run: Path, settings: TrainSettings) -> None:
-    """A run that is resumed keeps its settings: say so of those that are given now and differ."""
-    path = run / "settings.json"
-    if not path.exists():
-        return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    given, usual = (json.loads(json.dumps(asdict(s))) for s in (settings, type(settings)()))
-    now = [n for n in given if n != "device" and given[n] not in (usual[n], stored.get(n))]
-    if now:
-        names = ", ".join(f"--{name}" for name in now)
-        print(f"{run} goes on with the settings that it began with: {names} of now: not used")
-
-
 def _check_ahead(settings: TrainSettings, store: Path, spec: Namespace) -> None:
     """Refuse before a night of preparing what would be refused after it."""
     from syncdisc_plugin import weights
@@ -137,7 +125,6 @@ def _train_settings(parsed: Namespace, minutes: float | None = None) -> TrainSet
 
 
 def _write_report(run: Path, store: ClipStore | None) -> Path:
-    from dataclasses import asdict
 
     from syncdisc_plugin.evaluate.report import write_report
     from syncdisc_plugin.train import TrainSettings

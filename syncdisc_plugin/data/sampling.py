@@ -7,17 +7,16 @@ several processes its own rows of it.
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import count
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from syncdisc_plugin.data.ahead import made_ahead
 from syncdisc_plugin.data.augment import (
     Augment,
     add_artefacts,
@@ -119,15 +118,7 @@ class Sampler:
 
         Close it when there are enough.
         """
-        pool = ThreadPoolExecutor(threads)
-        try:
-            coming = deque(pool.submit(self.batch, stage, step + i, rows) for i in range(threads))
-            for following in count(step + threads):
-                batch = coming.popleft().result()
-                coming.append(pool.submit(self.batch, stage, following, rows))
-                yield batch
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return made_ahead(lambda at: self.batch(stage, at, rows), step, threads)
 
     def batch(self, stage: int, step: int, rows: Sequence[int] | None = None) -> Batch:
         """The batch of that step, or only some rows of it."""

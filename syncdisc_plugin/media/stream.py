@@ -49,6 +49,7 @@ class PictureStream:
         fps: average frames per second.
         time_base: seconds of one tick of the timestamps.
         sample_aspect: width over height of one pixel, after rotation.
+        bits: of each colour; `pixels` gives 8.
         color: FFmpeg's numbers of matrix, range, transfer and primaries, for an encoder's tags.
         note: why less than the whole stream was read; None when all is well. Set by `frames`.
 
@@ -74,6 +75,7 @@ class PictureStream:
             self.fps = Fraction(str(stream.average_rate or stream.guessed_rate or 25))
             self.time_base = Fraction(str(first.time_base))
             aspect = Fraction(str(stream.sample_aspect_ratio or 1))
+        self.bits = max((part.bits for part in first.format.components), default=8)
         self.turn = turn_of(first)
         self._stored = first.width, first.height
         is_turned = bool(self.turn.quarters % 2)

@@ -13,8 +13,8 @@ import torch
 from tqdm import tqdm
 
 from syncdisc_plugin import weights
+from syncdisc_plugin.data.ahead import threads_beside
 from syncdisc_plugin.data.embed import embed_clips
-from syncdisc_plugin.data.pool import cores
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, some_frames
 from syncdisc_plugin.data.store import ClipStore
@@ -46,7 +46,6 @@ from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 from syncdisc_plugin.train.state import load_state, save_state
 
-MOST_THREADS = 8  # that make batches
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
 
@@ -103,9 +102,7 @@ class Trainer:
         self.progress = progress or Progress()
         self.rows = ranks.share(settings.batch_clips)
         self.device = torch.device(choose_device(settings.device))
-        # One keeps up with a CPU, which it takes its time from; a GPU would wait for it.
-        mine = cores() // ranks.world - 1 if self.device.type == "cuda" else 1
-        self.threads = max(1, min(MOST_THREADS, mine))
+        self.threads = threads_beside(self.device.type, ranks.world)
         start = None
         if settings.init_from:
             ref = str(run / START) if progress else settings.init_from
