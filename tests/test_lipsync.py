@@ -88,6 +88,24 @@ def test_a_video_gets_new_lips(video: Path, wav: Path, tmp_path: Path, suffix: s
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.wav", out.name, "v.mp4"])
 
 
+def test_a_mouth_fades_with_its_face(wav: Path, tmp_path: Path) -> None:
+    """What a generator draws after bright pictures is not pasted bright into dark ones."""
+
+    class Remembering(Painter):
+        def forward(self, masked: torch.Tensor, reference: torch.Tensor, mel: torch.Tensor):
+            out = masked.clone()
+            out[..., 48:, :] = reference.mean(1, keepdim=True)[..., 48:, :]
+            return out
+
+    level = np.linspace(0.25, 1, 40)
+    frames = [(picture(0) * part).astype(np.uint8) for part in level]
+    source = write_video(tmp_path / "v.mp4", frames, crf=4)
+    result = run(source, wav, tmp_path / "out.mp4", generator=Remembering())
+    assert result.generated == 40
+    faded = read_frames(tmp_path / "out.mp4")[1].astype(int)
+    assert np.abs(faded - read_frames(source)[1])[(slice(None), *MOUTH)].mean((1, 2, 3)).max() < 6
+
+
 def test_only_the_lower_face_changes(video: Path, wav: Path, tmp_path: Path) -> None:
     run(video, wav, tmp_path / "out.mp4")
     before, after = read_frames(video)[1], read_frames(tmp_path / "out.mp4")[1]

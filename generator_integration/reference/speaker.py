@@ -18,6 +18,8 @@ from syncdisc_plugin.faces import crop_face
 
 REFERENCES = 3
 """Pictures of the face that the generator gets to know it by; trained on one to three."""
+MOST_GAIN = 8.0
+"""By how much the contrast of a frame may be raised to that of the references."""
 
 
 @dataclass
@@ -92,13 +94,18 @@ class Speaker:
             return
         seen = [*before, *waiting]
         faces = self._faces(np.stack([held.crop for held in seen]))
+        # In a fade, or where the light changes, the references are of other colours: the frames are
+        # brought to theirs, and what is drawn is brought back.
+        own, wanted = _colors(faces), _colors(self._reference).mean(1, keepdim=True)
+        gain = (wanted[:, :, 1] / own[:, :, 1]).clamp(1 / MOST_GAIN, MOST_GAIN)
+        faces = ((faces - own[:, :, 0]) * gain + wanted[:, :, 0]).clamp(0, 1)
         mel = self.voice.windows([held.time_s for held in seen])[None].to(self.device)
         drawn = torch.empty_like(faces[0])
         with torch.inference_mode():
             for first in range(min(self._stride, len(seen))):
                 one = slice(first, None, self._stride)
                 drawn[one] = self.generator(faces[:, one], self._reference, mel[:, one])[0]
-        drawn = drawn[len(before) : len(before) + n]
+        drawn = ((drawn - wanted[0, :, 0]) / gain[0] + own[0, :, 0])[len(before) :][:n]
         pictures = drawn.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         for held, picture in zip(waiting[:n], pictures, strict=True):
             self.generated += 1
@@ -109,3 +116,13 @@ class Speaker:
         """(N, S, S, 3) uint8 -> (1, N, 3, S, S) in [0, 1]."""
         x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
         return x[None].contiguous().to(self.device)
+
+
+def _colors(faces: torch.Tensor) -> torch.Tensor:
+    """Mean and spread of the upper halves' colours.
+
+    faces: (1, N, 3, S, S) in [0, 1] -> (1, N, 2, 3, 1, 1).
+    """
+    upper = faces[..., : faces.shape[-2] // 2, :]
+    mean, spread = upper.mean((-2, -1), keepdim=True), upper.std((-2, -1), keepdim=True)
+    return torch.stack([mean, spread.clamp_min(1 / 255)], 2)
