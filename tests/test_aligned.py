@@ -105,3 +105,10 @@ def test_points_move_less_than_in_box_crops(clips_dir: Path, models_dir: Path) -
             found.append(float(seen.std(0).mean()))
     print({crop: np.round(found, 2).tolist() for crop, found in spread.items()})
     assert np.median(spread["aligned"]) < 0.9 * np.median(spread["box"])
+
+
+def test_a_large_face_is_not_aliased() -> None:
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, np.arange(400) % 4 >= 2] = 255
+    crop = crop_aligned(stripes, (51, 50) + TEMPLATE * 256, face_px=64, margin=0.0)
+    assert np.abs(crop.astype(int) - 127).max() <= 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from syncdisc_plugin.nn import offset_curve
-from syncdisc_plugin.nn.curve import similarity_by_offset
+from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, similarity_by_offset
 
 
 def random_units(n: int, dim: int = 24, seed: int = 0) -> torch.Tensor:
@@ -96,3 +96,9 @@ def test_offsets_without_a_partner_are_listed_as_none() -> None:
     assert [s is None for s in listed] == [True] * 6 + [False] * 19 + [True] * 6
     known = [s for s in listed if s is not None]
     assert max(known) - np.median(known) == pytest.approx(curve.confidence, abs=1e-3)
+
+
+@pytest.mark.parametrize("lag", [-3.4, -0.3, 0.2, 7.45])
+def test_the_lag_between_two_frames_is_that_of_the_parabola(lag: float) -> None:
+    offsets = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
+    assert OffsetCurve(offsets, 1 - 0.01 * (offsets - lag) ** 2).lag_frames == pytest.approx(lag)

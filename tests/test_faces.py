@@ -559,3 +559,46 @@ def test_the_turn_of_a_head_is_measured_where_yunet_is_there(portrait: np.ndarra
     assert quality.crop_score is not None and 0.85 < quality.crop_score < 1
     nothing = QualityMeter()(np.zeros_like(crop)[None])
     assert (nothing.turn_deg, nothing.crop_score) == (None, 0.0)
+
+
+def test_a_box_between_two_pixels_is_cut_there_to_its_border() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)
+    crop = crop_face(image, (20.5, 30, 52.5, 62), face_px=32, margin=0.0)
+    between = (image[30:62, 20:52].astype(int) + image[30:62, 21:53]) / 2
+    assert np.abs(crop - between).max() <= 1
+
+
+def test_only_the_side_that_shrinks_is_blurred() -> None:
+    image = np.zeros((100, 400, 3), np.uint8)
+    image[::2] = 255
+    crop = crop_face(image, (20, 20, 276, 84), face_px=64, margin=0.0)  # 4 columns, 1 row a pixel
+    np.testing.assert_array_equal(crop[:, 5, 0], image[20:84, 100, 0])
+
+
+def test_a_second_box_on_a_face_does_not_move_its_track() -> None:
+    one, two = (40.0, 20.0, 100.0, 80.0), (52.0, 20.0, 112.0, 80.0)
+    first, *_ = run(60, Script(lambda i: [one, two] if i >= 5 else [one]))
+    assert (first.boxes[:, 0] == 40).all()
+
+
+def test_boxes_that_overlap_little_are_two_faces() -> None:
+    def jump(i: int) -> list[tuple[float, float, float, float]]:
+        return [(40.0, 20.0, 100.0, 80.0) if i < 30 else (78.0, 20.0, 138.0, 80.0)]  # IoU 0.22
+
+    assert len(run(60, Script(jump), cut_ratio=0)) == 2
+
+
+def test_crops_are_cut_by_the_smoothed_boxes() -> None:
+    """A detector that trembles by 3 pixels does not make the stored face tremble."""
+    ramp = np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 120, 0).repeat(3, 2)
+    sides = itertools.cycle([47.0, 53.0])
+
+    def detect(_: np.ndarray) -> np.ndarray:
+        x = next(sides)
+        return np.array([[x, 30, x + 60, 90, 0.9]], np.float32)
+
+    settings = TrackSettings(cut_ratio=0)
+    (track,) = follow((ramp for _ in range(101)), detect, settings, face_px=32, margin=0.0)
+    shown = track.crops.mean((1, 2, 3))
+    np.testing.assert_allclose(shown, track.boxes[:, [0, 2]].mean(1) - 0.5, atol=0.6)
+    assert shown[10:-10].std() < 0.5

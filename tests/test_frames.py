@@ -252,3 +252,77 @@ def test_audio_may_end_within_the_last_window(path: Path) -> None:
     """A host's file often ends a few milliseconds before its video does."""
     wave = torch.zeros(16000 * 2 - 800)
     assert SyncLoss(path)(frames(batch=1), waveform=wave, start=45).isfinite()
+
+
+# --- several windows, several items
+
+
+@pytest.fixture
+def tiny(tiny_net: Discriminator, tmp_path: Path) -> Path:
+    """Weights whose probabilities are far from 0.5."""
+    with torch.no_grad():
+        tiny_net.log_scale.fill_(math.log(20))
+    return save(tiny_net, tmp_path / "tiny.safetensors")
+
+
+def test_each_item_hears_its_own_moment(tiny: Path) -> None:
+    """More items than are judged at a time, that start at other phases of the mel."""
+    some = torch.Generator().manual_seed(1)
+    wave = torch.randn(64000, generator=some) * 0.1
+    x, start = torch.rand(10, 3, 9, 96, 96, generator=some), torch.arange(10) * 3 + 1
+    sync = SyncLoss(tiny, reduction="none")
+    together = sync(x, waveform=wave, start=start)
+    alone = [sync(x[i : i + 1], waveform=wave, start=start[i : i + 1]) for i in range(10)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_similarity_and_probability_are_means_over_windows(tiny: Path) -> None:
+    some, sync = torch.Generator().manual_seed(0), SyncLoss(tiny)
+    x = torch.rand(3, 16, 3, 96, 96, generator=some)
+    mel = torch.rand(3, 1, 80, 52, generator=some) * 8 - 4
+    v, a = sync.embed(x, mel)
+    s = (v * a).sum(-1)
+    assert (s.amax(1) - s.mean(1)).min() > 1e-3
+    torch.testing.assert_close(sync.similarity(x, mel), s.mean(1))
+    mean = torch.sigmoid(sync.net.logit(s)).mean(1)
+    torch.testing.assert_close(sync.probability(x, mel), mean, rtol=1e-6, atol=1e-7)
+
+
+def test_the_loss_of_a_similarity_is_one_minus_it(tiny: Path) -> None:
+    sync = SyncLoss(tiny, kind="similarity", reduction="none")
+    x, mel = torch.rand(3, 5, 3, 96, 96), torch.rand(3, 1, 80, 16) * 8 - 4
+    torch.testing.assert_close(sync(x, mel), 1 - sync.similarity(x, mel))
+
+
+@pytest.mark.parametrize(("region", "left"), [((0, 1, -0.2, 0.8), True), ((0, 1, 0.2, 1.2), False)])
+def test_what_sticks_out_repeats_the_edge_of_its_own_side(
+    region: tuple[float, ...], left: bool
+) -> None:
+    spec = ClipSpec()
+    columns = torch.arange(100.0).expand(1, 5, 3, 100, 100)
+    how = FrameFormat(region=region, value_range="0..255")  # type: ignore[arg-type]
+    got = how.read(*how.cut(columns, spec), spec)[0, 0, 0, 10] * 255
+    outside, edge = (got[:18], 0) if left else (got[-18:], 99)
+    assert (outside - edge).abs().max() < 0.6
+    assert got[-1 if left else 0].item() == pytest.approx(79 if left else 20, abs=1)
+
+
+def test_one_value_in_a_hundred_may_lie_outside() -> None:
+    x = torch.rand(1, 3, 5, 1000, 10)
+    x[..., :9, :] = 30.0
+    FrameFormat().check_values(x)
+    x[..., :20, :] = 30.0
+    with pytest.raises(ValueError, match=r"expected values in 0\.\.1"):
+        FrameFormat().check_values(x)
+
+
+def test_a_rate_that_is_no_whole_number_does_not_drift() -> None:
+    """At 29.97 frames a second, taken for 30, frame 3,000 would be 0.1 s off."""
+    wave = torch.randn(1, 16000 * 120, generator=torch.Generator().manual_seed(1)) * 0.1
+    heard, _ = waveform_windows(wave, 3000, 29.97, 1, 3, ClipSpec())
+    torch.testing.assert_close(heard[0, :, :16], log_mel(wave[0])[:, 8008:8024], rtol=0, atol=2e-4)
+
+
+def test_a_start_before_the_sound_is_refused() -> None:
+    with pytest.raises(ValueError, match="start: frames -4"):
+        SyncLoss()(torch.rand(1, 3, 5, 96, 96), waveform=torch.rand(48000) * 0.2, start=-4)

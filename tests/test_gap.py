@@ -119,3 +119,7 @@ def test_the_state_is_all_that_a_resume_needs() -> None:
         copy = next_gap(copy, gap, SETTINGS)
     assert copy == whole[-1]
     assert half == lead(gaps[:3])[-1]  # a measurement makes a new state
+
+
+def test_the_first_target_is_a_step_above_a_gap_below_zero_too() -> None:
+    assert next_gap(GapState(), -0.2, SETTINGS).target == pytest.approx(-0.15)

@@ -106,3 +106,13 @@ def test_the_gradient_is_that_of_the_whole_loss() -> None:
 def test_a_contrast_below_0_is_refused() -> None:
     with pytest.raises(ValueError, match=r"contrast: expected a weight of at least 0, got -1"):
         SyncLoss(contrast=-1.0)
+
+
+def test_lips_are_not_rewarded_for_being_opposite_to_another_sound(tiny_net: Discriminator) -> None:
+    """Of kind "similarity" a false pair below 0 is far enough."""
+    sounds = torch.eye(3)[:2][:, None]
+    v = torch.tensor([[[0.6, -0.8, 0.0]]], requires_grad=True)
+    loss = Objective("similarity", "mean", 1.0)(tiny_net, v, sounds, torch.tensor([0]))
+    assert loss.item() == pytest.approx(0.4)
+    (gradient,) = torch.autograd.grad(loss.sum(), v)
+    assert gradient[0, 0, 1] == 0

@@ -701,3 +701,24 @@ def test_an_aligned_crop_without_points_is_refused_before_anything(tmp_path: Pat
             PrepareSettings(detector="none"),
         )
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_file_that_is_written_to_meanwhile_is_refused_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(30), audio=babble(1.2))
+
+    def grows(*given: Any) -> Any:
+        made = _clips_of(*given)
+        with video.open("ab") as file:
+            file.write(b"more")
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr("syncdisc_plugin.data.worker._clips_of", grows)
+        found = prepare([video], out, settings=WHOLE)
+    assert found.clips == 0 and "was written to" in found.refused[0]["reason"]
+    assert not list((out / "shards").glob("*.safetensors"))
+    assert prepare([video], out, settings=WHOLE).clips == 1

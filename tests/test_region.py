@@ -128,3 +128,38 @@ def test_real_faces_cut_as_hosts_do(
     found = locate(SyncLoss(path, value_range="0..255"), [batch], models=models_dir)
     assert len(items) >= 16 and found.found >= 0.9 * len(items)
     assert found.region == pytest.approx(region, abs=0.1)
+
+
+@pytest.mark.usefixtures("sees_red")
+def test_faces_that_lie_differently_are_said_to_and_the_middle_frame_counts(path: Path) -> None:
+    items = torch.full((6, 3, 5, 80, 120), 0.5)
+    red = torch.tensor([1.0, 0, 0])[:, None, None, None]
+    for i in range(6):
+        items[i, :, :, 20:60, 48 + 6 * (i % 2) : 108] = red
+        items[i, :, 0] = 0.5  # nothing in the first frame
+    found = locate(SyncLoss(path), [items])
+    assert found.found == 6 and found.spread == pytest.approx(0.025, abs=0.01)
+
+
+def test_the_detector_sees_a_border_around_the_frame(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faces that fill their frame are found only with some room around them."""
+    shapes = set()
+
+    def detect(image: np.ndarray) -> np.ndarray:
+        shapes.add(image.shape)
+        return np.array([[60, 40, 180, 120, 0.9]], np.float32)
+
+    monkeypatch.setattr("syncdisc_plugin.faces.load_detector", lambda *_, **__: detect)
+    found = locate(SyncLoss(path), [frames(8)])
+    assert shapes == {(160, 240, 3)} and found.region == (0, 1, 0, 1)
+
+
+@pytest.mark.usefixtures("sees_red")
+def test_a_few_faces_say_nothing(path: Path) -> None:
+    with pytest.raises(ValueError, match="in 4 of 4"):
+        locate(SyncLoss(path), [frames(4)])
+    some = torch.cat([frames(6), torch.zeros(12, 3, 5, 80, 120)])
+    with pytest.raises(ValueError, match="in 6 of 18"):
+        locate(SyncLoss(path), [some])

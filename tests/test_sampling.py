@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncdisc_plugin.data import sampling
 from syncdisc_plugin.data.augment import (
     Augment,
     add_artefacts,
@@ -19,7 +20,7 @@ from syncdisc_plugin.data.augment import (
     random_crop,
 )
 from syncdisc_plugin.data.manifest import Clip, clip_row
-from syncdisc_plugin.data.sampling import Batch, Item, Sampler
+from syncdisc_plugin.data.sampling import Batch, Item, Sampler, fitted
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.writer import StoreWriter, write_shard
 from syncdisc_plugin.spec import ClipSpec
@@ -538,3 +539,70 @@ def test_artefacts_are_stage_3s(tiny_store: ClipStore) -> None:
     )
     assert equal(with_.batch(2, 0), without.batch(2, 0))
     assert not torch.equal(with_.batch(3, 0).frames, without.batch(3, 0).frames)
+
+
+def test_the_background_is_what_the_row_before_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = counted_store(tmp_path / "s", a={}, b={"early_by": 60})
+    got: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def change(mel: np.ndarray, other: np.ndarray, *_: object) -> np.ndarray:
+        got.append((mel, other))
+        return mel
+
+    monkeypatch.setattr(sampling, "change_sound", change)
+    sampler(store, batch_clips=2).batch(1, 0)
+    (first, behind_first), (second, behind_second) = got
+    assert not np.array_equal(first, second)
+    assert np.array_equal(behind_first, second) and np.array_equal(behind_second, first)
+
+
+def test_behind_a_clips_end_there_is_silence(tmp_path: Path) -> None:
+    batch = sampler(counted_store(tmp_path / "s", a={"n_frames": 16})).batch(1, 0)
+    tail = batch.mel[0, :, 52:]
+    assert tail.numel() and (tail == -4).all()
+
+
+def test_speakers_are_told_apart_and_not_videos(tmp_path: Path) -> None:
+    x, y = {"speaker": "x"}, {"speaker": "y"}
+    store = counted_store(tmp_path / "s", a=x, b=x, c=y)
+    batch = sampler(store, batch_clips=3).batch(1, 0)
+    who = dict(zip(batch.source.tolist(), batch.speaker.tolist(), strict=True))
+    assert who[0] == who[1] != who[2] and len(who) == 3
+
+
+def test_long_clips_are_drawn_more(tmp_path: Path) -> None:
+    long, short = {"n_frames": 60, "speaker": "x"}, {"n_frames": 20, "speaker": "x"}
+    draw = sampler(counted_store(tmp_path / "s", a=long, b=short), batch_clips=1)
+    share = np.mean([draw.batch(1, step).source[0] == 0 for step in range(300)])
+    assert share == pytest.approx(0.75, abs=0.08)
+
+
+def test_sounds_five_decibels_apart_are_not_alike() -> None:
+    mel = np.zeros((40, 80), np.float32)
+    for louder, alike in ((0.4, False), (0.1, True)):
+        mel[20:] = louder
+        assert bool(sampling._sound_alike(mel, np.array([0, 20]), 16)[0, 1]) is alike
+
+
+def test_a_window_is_still_only_if_all_of_it_is(tmp_path: Path) -> None:
+    """One flash moves every window that holds it, and no other."""
+    root = tmp_path / "s"
+    StoreWriter(root, SPEC)
+    counted_clip(root, "a", n_frames=16)
+    store = ClipStore(root)
+    frames = store.frames(store.clips[0]).copy()
+    frames[:] = frames[0]
+    frames[8] = 255
+    mel = np.random.default_rng(0).uniform(-3, 3, (52, 80)).astype(np.float32)
+    tensors = {"0.frames": frames, "0.mel": mel, "0.audio": np.zeros(8, np.int16)}
+    write_shard(root, "a", tensors)
+    alike = sampler(ClipStore(root)).batch(1, 0).alike[0]
+    assert alike[0, 3] and alike[0, 9] and not alike[0, 4] and not alike[0, 7]
+
+
+def test_a_lag_is_cut_to_what_a_clip_has_room_for(tmp_path: Path) -> None:
+    store = counted_store(tmp_path / "s", a={"n_frames": 18})
+    items = [Item(store.clips[0], lag) for lag in (2.4, -2.4, 1.5)]
+    assert [item.lag_frames for item in fitted(store, items, 16)] == [2, -2, 1.5]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncdisc_plugin.data.manifest import Clip, clip_row
-from syncdisc_plugin.data.split import Split, read_split, split_store
+from syncdisc_plugin.data.split import Split, read_split, some_frames, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
@@ -219,3 +219,15 @@ def test_a_damaged_split_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(StoreError, match=r"split\.json"):
         split_store(store, stored=True)
+
+
+def test_small_speakers_that_nearly_fill_the_share_spare_a_big_one(tmp_path: Path) -> None:
+    sizes = {"main": [5000], "big": [3000], "a": [350], "b": [350], "c": [300]}  # 15% are 1350
+    split = split_store(add_clips(tmp_path, sizes))
+    assert speakers(split.heldout) == {"a", "b", "c"}
+
+
+def test_some_frames_are_of_speakers_in_turn_until_there_are_enough(tmp_path: Path) -> None:
+    store = add_clips(tmp_path, {"ann": [100] * 9, "bob": [100] * 9})
+    some = some_frames(store.clips, 350)
+    assert sorted(clip.speaker for clip in some) == ["ann", "ann", "bob", "bob"]

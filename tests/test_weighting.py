@@ -98,10 +98,10 @@ def test_an_overflow_is_no_measurement() -> None:
 
 @pytest.mark.parametrize("scalar", ["fp32", "fp16"])
 def test_half_precision_gradients_do_not_vanish(scalar: str) -> None:
-    frames = torch.rand(2, 3, 5, 96, 96).half().requires_grad_()
+    frames = torch.rand(2, 3, 5, 256, 256).half().requires_grad_()
     frames = frames * 1
-    rest = frames.mean() if scalar == "fp16" else frames.float().mean()
-    sync = frames.float().mean() * 3
+    rest = (frames.mean() if scalar == "fp16" else frames.float().mean()) * 1e-2
+    sync = frames.float().mean() * 3e-2
     weight = SyncWeight(ratio=1.0, ramp_steps=0)
     assert weight(sync, rest, frames) == pytest.approx(1 / 3, rel=0.01)
 
@@ -206,3 +206,31 @@ def test_ranks_agree_on_one_weight(tmp_path: Path) -> None:
     ]
     said = [float(p.communicate(timeout=120)[0]) for p in both]
     assert said == pytest.approx([1 / 1.5] * 2)
+
+
+def test_large_half_precision_gradients_do_not_overflow() -> None:
+    frames = torch.rand(1, 3, 5, 8, 8).half().requires_grad_() * 1
+    weight = SyncWeight(ratio=1.0, ramp_steps=0)
+    rest = frames.float().sum()
+    assert weight(300 * rest, 100 * rest, frames) == pytest.approx(1 / 3, rel=0.01)
+
+
+def test_a_resumed_run_goes_on_with_its_smoothed_gradients() -> None:
+    """Of losses that rise from step to step; a mean that began anew would be another."""
+
+    def new() -> SyncWeight:
+        return SyncWeight(ramp_steps=0, every=1, largest=1e9)
+
+    def go(weight: SyncWeight, steps: range) -> list[float]:
+        return [weight(*losses(1 + step)) for step in steps]
+
+    whole, first, second = go(new(), range(6)), new(), new()
+    begun = go(first, range(3))
+    second.load_state_dict(first.state_dict())
+    assert begun + go(second, range(3, 6)) == whole
+
+
+def test_it_rests_by_the_smoothed_loss() -> None:
+    weight = SyncWeight(ratio=0.25, ramp_steps=0, every=10, largest=10, true_loss=4.0)
+    first = weight(*losses())
+    assert weight(*losses(0.1)) == first  # not measured at this step
