@@ -11,6 +11,8 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin import SyncLoss, weights
-from syncdisc_plugin.data.embed import embed_frames
+from syncdisc_plugin.data.embed import embed_clips, embed_frames
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.split import Split, split_store
 from syncdisc_plugin.data.store import ClipStore
@@ -314,11 +316,27 @@ def test_a_reference_gives_the_zero(
 ) -> None:
     """The lag that the reference sees in the set is undone in all that a run trains on."""
     from syncdisc_plugin.data import filter as filtering
+    from syncdisc_plugin.train import clips, loop
+
+    lags: list[int] = []
+    judged: list[str] = []
+
+    def embedded(*given: Any) -> Any:
+        lags.append(given[4])
+        return embed_clips(*given)
+
+    def loaded(path: Path, device: torch.device) -> Discriminator:
+        judged.append(path.name)
+        return weights.load(path, device)
 
     monkeypatch.setattr(filtering.FilterResult, "common_lag", 4)
+    monkeypatch.setattr(loop, "embed_clips", embedded)
+    monkeypatch.setattr(clips, "weights", SimpleNamespace(load=loaded))
     run = tmp_path / "run"
     train(tiny_store, run, replace(SETTINGS, steps=10, reference="base"))
     assert json.loads((run / "reference.json").read_text())["lag_frames"] == 4
+    assert len(lags) >= 3 and set(lags) == {4}  # what the best weights are chosen by
+    assert judged == ["stage1.safetensors", "stage2.safetensors"]
     stage = json.loads((run / "heldout" / "stage3.json").read_text())
     n = sum(tiny_store.windows(c) - 4 for c in tiny_store.clips if c.speaker == "speaker4")
     assert stage["figures"]["n_windows"] == n
