@@ -622,3 +622,21 @@ def test_nothing_is_left_behind(
         run(video, wav, out, generator=Stopping())
     assert out.read_bytes() == b"of yesterday"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.mp4", "v.mp4"]
+
+
+def test_faces_are_cut_as_the_generator_learnt_whatever_it_runs_on(
+    video: Path, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By YuNet's boxes, where "auto" is another detector on a GPU; one that is named stays."""
+    from syncdisc_plugin.data.prepare import PrepareSettings
+
+    asked: list[str] = []
+
+    def load(name: str, **_: object) -> Marked:
+        asked.append(name)
+        return Marked()
+
+    monkeypatch.setattr("syncdisc_plugin.faces.load_detector", load)
+    for settings in (None, PrepareSettings(detector="lbp")):
+        run(video, wav, tmp_path / "out.mp4", detect=None, settings=settings)
+    assert asked == ["yunet", "lbp"]

@@ -59,7 +59,7 @@ class Score:
     probability_over_time: list[float]
     """One per window, that is per frame but for the last four."""
     similarity_over_offset: list[float | None]
-    """31 mean similarities for offsets -15..15."""
+    """31 mean similarities for offsets -15..15; None where no window has a sound."""
     picture: str | None = None
     """The PNG that shows all this, if one was asked for."""
 
