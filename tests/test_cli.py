@@ -22,8 +22,7 @@ from safetensors.torch import load_file, save_file
 import syncdisc_plugin
 from syncdisc_plugin import weights
 from syncdisc_plugin.cli import VERBS, main
-from syncdisc_plugin.cli.parsing import new_parser
-from syncdisc_plugin.cli.training import _say_what_stays
+from syncdisc_plugin.cli.parsing import new_parser, say_what_stays
 from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.demo.footage import write_footage
@@ -563,11 +562,11 @@ def test_a_resumed_run_says_which_settings_of_now_it_leaves(
 ) -> None:
     begun = TrainSettings(minutes=30, heldout_speakers=("ann",), device="cuda")
     (tmp_path / "settings.json").write_text(json.dumps(dataclasses.asdict(begun)))
-    _say_what_stays(tmp_path, TrainSettings(minutes=60, seed=3, heldout_speakers=("ann",)))
+    say_what_stays(tmp_path, TrainSettings(minutes=60, seed=3, heldout_speakers=("ann",)))
     assert capsys.readouterr().out.endswith(": --minutes, --seed of now: not used\n")
-    _say_what_stays(tmp_path, TrainSettings())  # what is not given asks for nothing
-    _say_what_stays(tmp_path, TrainSettings(heldout_speakers=("ann",), device="cpu"))
-    _say_what_stays(tmp_path / "new", TrainSettings(minutes=60))
+    say_what_stays(tmp_path, TrainSettings())  # what is not given asks for nothing
+    say_what_stays(tmp_path, TrainSettings(heldout_speakers=("ann",), device="cpu"))
+    say_what_stays(tmp_path / "new", TrainSettings(minutes=60))
     assert capsys.readouterr().out == ""
 
 
