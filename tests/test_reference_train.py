@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from generator_integration.reference import losses as losses_module
-from generator_integration.reference.data import Windows, chosen_items, cut_faces, heldout_items
+from generator_integration.reference.data import Windows, chosen_items, cut_faces
 from generator_integration.reference.generator import (
     Generator,
     GeneratorSettings,
@@ -186,12 +186,12 @@ def test_the_filter_of_a_run_is_used(tiny_store: ClipStore, tmp_path: Path) -> N
     assert items == [Item(c, 2.5) for c in tiny_store.clips[:2]]
     # What was not judged, held-out clips as a rule, is measured at the lag of the whole set.
     (tmp_path / "reference.json").write_text('{"lag_frames": 1}')
-    heldout = heldout_items(tiny_store.clips, str(tmp_path))
+    heldout = chosen_items(tiny_store.clips, str(tmp_path), heldout=True)
     assert heldout[:2] == [Item(c, 3.5) for c in tiny_store.clips[:2]]
     assert heldout[2:] == [Item(c, 1) for c in tiny_store.clips[3:]]
-    assert heldout_items(tiny_store.clips) == [Item(c) for c in tiny_store.clips]
+    assert chosen_items(tiny_store.clips, heldout=True) == [Item(c) for c in tiny_store.clips]
     with pytest.raises(RunError, match="none of the held-out clips"):
-        heldout_items(tiny_store.clips[2:3], str(tmp_path))
+        chosen_items(tiny_store.clips[2:3], str(tmp_path), heldout=True)
     path.write_text("")
     with pytest.raises(RunError, match="leaves none"):
         chosen_items(tiny_store.clips, str(tmp_path))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from syncdisc_plugin.data.ahead import made_ahead
 from syncdisc_plugin.data.augment import cut_input
 from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.manifest import Clip
@@ -48,11 +50,8 @@ def train_field(
     usable = [c for c in train if store.windows(c) > 1]
     began, step, curve, best, kept = time.monotonic(), 0, [], -1.0, copy.deepcopy(net)
     due, bar, losses = 60 * minutes / MEASURES, tqdm(desc=out.name, disable=None), []
-    with ThreadPoolExecutor(1) as loader:
-        coming = loader.submit(_batch, store, usable, seed, 0)
-        while True:
-            frames, mel, same = coming.result()
-            coming = loader.submit(_batch, store, usable, seed, step + 1)
+    with closing(made_ahead(partial(_batch, store, usable, seed), 0, threads=1)) as batches:
+        for frames, mel, same in batches:
             with autocast(torch.device("cpu"), precision):
                 similarity = _similarity(net, frames, mel)
             loss = F.binary_cross_entropy(similarity.float().clamp(0, 1), same)

@@ -187,12 +187,14 @@ class Windows:
         return np.stack([mel[b : b + length].T for b in begins])
 
 
-def chosen_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
+def chosen_items(clips: Sequence[Clip], aligned: str = "", *, heldout: bool = False) -> list[Item]:
     """The clips as they are, or as the filter of a discriminator's run left and aligned them.
 
     Args:
         clips: of a store.
         aligned: folder of the run; "" for none.
+        heldout: whether they are measured on. A run's filter judges what it trained on, and
+            `syncdisc filter` all clips: those that nobody judged stay, with the set's lag undone.
 
     Raises:
         RunError: the run has no verdicts, or they leave none of these clips.
@@ -201,34 +203,16 @@ def chosen_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
         return [Item(clip) for clip in clips]
     _, rows, lag = read_verdicts("--aligned", Path(aligned))
     items = second_dataset(clips, rows, lag)
+    if heldout:
+        judged = {row["clip_id"] for row in rows}
+        items += [Item(clip, lag) for clip in clips if clip.id not in judged]
     if not items:
-        raise RunError(
-            f"--aligned {aligned}: its filter leaves none of this store's training clips. "
-            "Give the run that was trained on this store."
+        which, fix = (
+            ("the held-out clips", "Hold out others by --heldout_speakers.")
+            if heldout
+            else ("this store's training clips", "Give the run that was trained on this store.")
         )
-    return items
-
-
-def heldout_items(clips: Sequence[Clip], aligned: str = "") -> list[Item]:
-    """The clips that are measured on, aligned as far as is known: at least by the set's own lag.
-
-    A run's filter judges what it trained on; `syncdisc filter` judges all clips, and what that
-    drops is left out here too.
-
-    Raises:
-        RunError: the run has no verdicts, or they leave none of these clips.
-    """
-    if not aligned:
-        return [Item(clip) for clip in clips]
-    _, rows, lag = read_verdicts("--aligned", Path(aligned))
-    judged = {row["clip_id"] for row in rows}
-    rest = [Item(clip, lag) for clip in clips if clip.id not in judged]
-    items = [*second_dataset(clips, rows, lag), *rest]
-    if not items:
-        raise RunError(
-            f"--aligned {aligned}: its filter leaves none of the held-out clips. Hold out others "
-            "by --heldout_speakers."
-        )
+        raise RunError(f"--aligned {aligned}: its filter leaves none of {which}. {fix}")
     return items
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,20 +21,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from generator_integration.reference.data import Batch, Windows, chosen_items, heldout_items
+from generator_integration.reference.data import Batch, Windows, chosen_items
+from generator_integration.reference.ear import hearing
 from generator_integration.reference.generator import (
     Generator,
-    GeneratorSettings,
     read_generator,
     save_generator,
 )
-from generator_integration.reference.layers import Ear
-from generator_integration.reference.losses import Losses, check_spec
+from generator_integration.reference.losses import Losses
 from generator_integration.reference.progress import Progress, read_progress
 from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
-from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.cli.parsing import new_parser, say_what_stays
 from syncdisc_plugin.data.ahead import made_ahead, threads_beside
@@ -43,9 +40,9 @@ from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, SyncDiscError
 from syncdisc_plugin.nn.precision import autocast, choose_device, choose_precision
-from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
+from syncdisc_plugin.train.ranks import processes
 from syncdisc_plugin.train.schedule import average_weights
 from syncdisc_plugin.train.state import load_state, save_state
 
@@ -82,7 +79,7 @@ def train_generator(
         ValueError: no clip is long enough.
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise RunError(
             "the reference generator is trained by one process on one device. Start it without "
             "torchrun."
@@ -156,7 +153,7 @@ class GeneratorTrainer:
         )
         self.heldout = Windows(
             store,
-            heldout_items(self.split.heldout, s.aligned),
+            chosen_items(self.split.heldout, s.aligned, heldout=True),
             spec,
             batch=s.batch,
             references=s.references,
@@ -333,22 +330,6 @@ class GeneratorTrainer:
 
     def _log(self, kind: str, **values: Any) -> None:
         self.log.write(kind, STAGE, self.progress.step, **values)
-
-
-def hearing(settings: GeneratorSettings, spec: ClipSpec, ear: str) -> Generator:
-    """A new generator with the audio tower of the discriminator that `ear` names.
-
-    Raises:
-        WeightsError: it cannot be read, or is none of ours.
-        RunError: it was trained on other sound than the store holds.
-    """
-    judge = weights.load(ear)
-    check_spec("--ear", ear, judge.spec, spec, ("fps", "window_mels", "mel"))
-    sizes = {"ear_width": judge.arch.audio_width, "ear_length": judge.arch.embed_dim}
-    net = Generator(replace(settings, **sizes), spec)
-    assert isinstance(net.sound, Ear)
-    net.sound.tower.load_state_dict(judge.audio.state_dict())
-    return net
 
 
 def learning_rate(settings: GeneratorTrainSettings, step: int, part: float) -> float:

@@ -55,6 +55,7 @@ def run(args: Sequence[str]) -> int:
     """`syncdisc run`."""
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.train import train
+    from syncdisc_plugin.train.ranks import processes
     from syncdisc_plugin.train.settings import TrainSettings
 
     parser = new_parser("run")
@@ -68,7 +69,7 @@ def run(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     if (parsed.out / "settings.json").exists() and not parsed.resume:
         raise RunError(f"--out {parsed.out}: holds a run. Add --resume to go on with it.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise RunError(
             "run prepares in one process. Under torchrun use `syncdisc prepare` first, alone, "
             "then `torchrun --nproc-per-node N -m syncdisc_plugin train --data STORE --out RUN`."

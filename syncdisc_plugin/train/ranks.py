@@ -89,9 +89,14 @@ class Ranks:
             dist.destroy_process_group()
 
 
+def processes() -> int:
+    """How many torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join(device: str) -> Ranks:
     """Join what torchrun started: NCCL on CUDA, else gloo; one process alone without it."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = processes()
     if world == 1:
         return Ranks()
     if missing := [name for name in ("RANK", "LOCAL_RANK") if name not in os.environ]:
