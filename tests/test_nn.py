@@ -5,6 +5,7 @@ import torch
 
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.nn.blocks import unit
+from syncdisc_plugin.nn.precision import choose_precision
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start
 
@@ -146,6 +147,17 @@ def test_bf16_towers_give_fp32_unit_vectors(tiny_net: Discriminator) -> None:
     assert v.dtype == a.dtype == torch.float32
     assert (v.norm(dim=-1) - 1).abs().max() < 1e-4
     torch.testing.assert_close((v * a[:, :N]).sum(-1)[:, 0], expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(("has_amx", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_only_with_amx(
+    monkeypatch: pytest.MonkeyPatch, has_amx: bool, expected: str
+) -> None:
+    # AVX-512's bf16 instructions alone are slower than fp32: bench/precision.py.
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_dropout_works_in_training_only(tiny_net: Discriminator) -> None:

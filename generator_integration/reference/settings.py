@@ -90,7 +90,7 @@ class GeneratorTrainSettings:
     save_seconds: float = 120.0
     """Seconds between two saves of the resumable state."""
     precision: str = "auto"
-    """bf16, fp32, or auto: bf16 where the CPU or GPU has instructions for it."""
+    """bf16, fp32, or auto: bf16 on GPUs that have it and CPUs with AMX."""
     device: str = "auto"
     """cuda, cpu, or auto."""
     generator: GeneratorSettings = GeneratorSettings()

@@ -158,7 +158,7 @@ def judge_store(
 ) -> FilterResult:
     """Let a net judge clips of a store, with a progress bar.
 
-    Arguments as in `embed_clips`; precision "auto" is bf16 where there are instructions for it.
+    Arguments as in `embed_clips`; precision "auto" is bf16 where it is faster.
     """
     precision = choose_precision(precision, device_of(net))
     bar = tqdm(clips, desc=title, unit="clip", disable=None)

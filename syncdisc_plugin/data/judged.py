@@ -68,7 +68,7 @@ def judge_clips(net: Judge, store: ClipStore, name: str, precision: str = "auto"
         net: weights of the store's spec.
         store: the clips.
         name: what the weights are called in the rows.
-        precision: fp32, bf16, or auto: bf16 where there are instructions for it.
+        precision: fp32, bf16, or auto: bf16 where it is faster.
     """
     precision = choose_precision(precision, device_of(net))
     bar = tqdm(store.clips, desc="judge", unit="clip", disable=None)

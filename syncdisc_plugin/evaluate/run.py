@@ -41,7 +41,7 @@ class EvaluateSettings:
     """CSV with a column path (relative to it) and columns of words, such as language: figures of
     each word's clips."""
     precision: str = "auto"
-    """Of the net: fp32, bf16, or auto: bf16 where the hardware has instructions for it."""
+    """Of the net: fp32, bf16, or auto: bf16 on GPUs that have it and CPUs with AMX."""
     choose: Choice = Choice()
     """Which clips are judged."""
 

@@ -31,7 +31,7 @@ def check_precision(name: str) -> None:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """bf16 for "auto" where the device has instructions for it, else fp32; or what is named.
+    """bf16 for "auto" where the device is faster with it, else fp32; or what is named.
 
     Raises:
         ValueError: another name.
@@ -41,9 +41,9 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # On other CPUs bf16 is emulated and slower than fp32.
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16" if has_bf16 else "fp32"
+    # Without AMX bf16 is slower than fp32, with AVX-512's bf16 instructions too (bench/precision.py).
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return "bf16" if has_tiles else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

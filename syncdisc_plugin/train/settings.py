@@ -86,7 +86,7 @@ class TrainSettings:
     save_steps: int = 50
     """Steps between two saves of the resumable state."""
     precision: str = "auto"
-    """bf16, fp32, or auto: bf16 where the CPU or GPU has instructions for it."""
+    """bf16, fp32, or auto: bf16 on GPUs that have it and CPUs with AMX."""
     device: str = "auto"
     """cuda, cpu, or auto."""
     reference: str = ""
