@@ -41,7 +41,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # Without AMX bf16 is slower than fp32, with AVX-512's bf16 instructions too (bench/precision.py).
+    # AVX-512's bf16 instructions alone are slower than fp32 (bench/precision.py).
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return "bf16" if has_tiles else "fp32"
 
