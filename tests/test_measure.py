@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from syncdisc_plugin.data.embed import Embedded
+from syncdisc_plugin.data.filter import FilterSettings
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Discriminator
@@ -26,7 +27,7 @@ def test_a_half_of_short_clips_only_does_not_stop_a_run(
 ) -> None:
     long = tiny_store.clips[0]
     short = replace(tiny_store.clips[1], n_frames=8)
-    found = measure_heldout(tiny_net, tiny_store, [long, short], "fp32")
+    found = measure_heldout(tiny_net, tiny_store, [long, short], FilterSettings(), "fp32")
     assert 0 <= found.summary["ece"] <= 1 and found.summary["n_clips"] == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,10 +32,11 @@ def made_ahead(make: Callable[[int], T], step: int, threads: int) -> Generator[T
         pool.shutdown(cancel_futures=True)
 
 
-def threads_beside(device: str, processes: int = 1) -> int:
+def threads_beside(device: str) -> int:
     """How many threads make batches: one keeps up with a CPU, whose time it takes.
 
-    A GPU would wait for it. `processes` share this machine's cores.
+    A GPU would wait for it. Processes that torchrun started share this machine's cores.
     """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     mine = cores() // processes - 1 if device == "cuda" else 1
     return max(1, min(MOST_THREADS, mine))

@@ -7,9 +7,11 @@ fit any language, camera and net: a verdict is given to at most `false_accept` o
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
 from syncdisc_plugin.nn.precision import choose_precision
+
+SLOWEST_FPS = 25  # of a store: a clip is no longer than it would be at that
 
 
 @dataclass(frozen=True)
@@ -155,14 +159,17 @@ def judge_store(
     precision: str = "auto",
     lag: int = 0,
     title: str = "filter",
+    stop: Callable[[], bool] = lambda: False,
 ) -> FilterResult:
     """Let a net judge clips of a store, with a progress bar.
 
-    Arguments as in `embed_clips`; precision "auto" is bf16 where it is faster.
+    Arguments as in `embed_clips`; precision "auto" is bf16 where it is faster. Once `stop` says so
+    no further clip is judged.
     """
     precision = choose_precision(precision, device_of(net))
     bar = tqdm(clips, desc=title, unit="clip", disable=None)
-    return judge_clips(embed_clips(net, store, bar, precision, lag), settings, seed)
+    wanted = takewhile(lambda _: not stop(), bar)
+    return judge_clips(embed_clips(net, store, wanted, precision, lag), settings, seed)
 
 
 def read_verdicts(flag: str, run: Path) -> tuple[Path, list[dict[str, Any]], int]:
@@ -212,8 +219,7 @@ def _strength(curve: OffsetCurve, windows: int) -> float:
 def _impostors(clips: Sequence[Embedded], per_clip: int, seed: int) -> list[tuple[float, int]]:
     """(strength, offset) of videos with the audio of other clips, other speakers' if there are."""
     rng = np.random.default_rng([seed, 77])
-    one = len({c.clip.speaker for c in clips}) == 1
-    groups = [c.clip.source if one else c.clip.speaker for c in clips]
+    groups = _apart([c.clip for c in clips])
     own: dict[str, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         own[group].append(i)
@@ -231,6 +237,20 @@ def _impostors(clips: Sequence[Embedded], per_clip: int, seed: int) -> list[tupl
             curve = offset_curve(clip.v[at_v : at_v + n], other.a[at_a : at_a + n])
             out.append((_strength(curve, n), curve.offset_frames))
     return out
+
+
+def _apart(clips: Sequence[Clip]) -> list[str]:
+    """Of each clip its group: its speaker; its video, if there is one speaker; else its time."""
+    for by in ("speaker", "source"):
+        if len({getattr(c, by) for c in clips}) > 1:
+            return [getattr(c, by) for c in clips]
+    # Faces that are in sight at the same time have the same sound: one group.
+    groups, group, end = [""] * len(clips), 0, -math.inf
+    for i in sorted(range(len(clips)), key=lambda i: clips[i].start_s):
+        group += clips[i].start_s >= end
+        end = max(end, clips[i].start_s + clips[i].n_frames / SLOWEST_FPS)
+        groups[i] = str(group)
+    return groups
 
 
 def _threshold(null: list[tuple[float, int]], low: int, high: int, rate: float) -> float:

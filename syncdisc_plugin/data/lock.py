@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from syncdisc_plugin.errors import StoreError
+from syncdisc_plugin.errors import RunError, StoreError
 
 fcntl: Any
 try:
@@ -32,20 +32,22 @@ _HELD = (errno.EAGAIN, errno.EACCES)  # the second where a network file system s
 class Lock:
     """A folder's lock, held until `release`, garbage collection, or the end of the process."""
 
-    def __init__(self, root: Path, *, shared: bool = False) -> None:
+    def __init__(self, root: Path, *, shared: bool = False, run: bool = False) -> None:
         """Take the lock at once or not at all.
 
         Args:
-            root: a folder that exists.
+            root: a folder that exists: a store's, or a run's.
             shared: for readers that need the folder to hold still; they keep writers out, and not
                 each other. They write nothing: where no writer left a lock file there is no lock.
+            run: it is a run's, not a store's.
 
         Raises:
-            StoreError: another process, or another object of this one, holds it.
+            StoreError, or RunError for a run: another process, or another object of this one,
+                holds it.
 
         Where the file system has no locks there is a warning, and nothing is held.
         """
-        self.path = root / NAME
+        self.path, self._is_run = root / NAME, run
         if shared and not self.path.exists():
             return
         try:
@@ -69,10 +71,16 @@ class Lock:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _HELD:
+                what = "run" if self._is_run else "store"
+                words = (
+                    f"{root}: expected no other process at work on this {what}, but there is one "
+                    f"({_holder(self.path)}). Wait for it or stop it"
+                )
+                if self._is_run:
+                    raise RunError(f"{words}, or give another --out.") from None
                 raise StoreError(
-                    f"{root}: expected no other process at work on this store, but there is one "
-                    f"({_holder(self.path)}). Wait for it or stop it; jobs that run side by side "
-                    "(--shard) each need a store of their own, merged afterwards."
+                    f"{words}; jobs that run side by side (--shard) each need a store of their "
+                    "own, merged afterwards."
                 ) from None
             self._warn(root, f"the file system has no locks ({error.strerror})")
             return

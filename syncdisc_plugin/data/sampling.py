@@ -37,6 +37,9 @@ ALIKE = 0.2
 # (a frozen stream, a photograph), so the sound of one fits the other as well.
 STILL = 0.25
 COARSE = 12  # pixels per cell of that picture
+# A speaker is drawn by his footage to this power: between "every speaker alike" (0) and "every
+# second alike" (1).
+SPEAKER_POWER = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,6 @@ class Sampler:
         chunk_frames: int,
         augment: Augment,
         seed: int,
-        speaker_power: float = 0.5,
     ) -> None:
         self.store, self.spec = store, store.spec
         self.n, self.f, self.augment, self.seed = batch_clips, chunk_frames, augment, seed
@@ -96,10 +98,9 @@ class Sampler:
         by_speaker: dict[str, float] = defaultdict(float)
         for item in self.items:
             by_speaker[item.clip.speaker] += item.clip.n_frames
-        # Between "every speaker alike" (power 0) and "every second alike" (power 1).
         weight = np.array(
             [
-                i.clip.n_frames * by_speaker[i.clip.speaker] ** (speaker_power - 1)
+                i.clip.n_frames * by_speaker[i.clip.speaker] ** (SPEAKER_POWER - 1)
                 for i in self.items
             ]
         )

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 from syncdisc_plugin.atomic import write_text
@@ -43,7 +44,7 @@ def split_store(
 ) -> Split:
     """The store's split: read when it exists, else made and written to STORE/split.json.
 
-    One that holds nothing out, of a time when there was one video, is made anew once there is more.
+    One of a time when there was one video, or one speaker, is made anew once there are more.
 
     Args:
         store: the clips.
@@ -60,8 +61,10 @@ def split_store(
     same clips then serve both, and the note says so.
     """
     asked = {"share": share, "speakers": sorted(speakers), "seed": seed}
-    if (found := _read(store)) and found[0].apart:
-        split, before = found
+    known = {clip.speaker for clip in store.clips}
+    found = _read(store)
+    if found and found[0].apart and (found[2] == "speaker" or len(known) == 1):
+        split, before, _ = found
         if stored or before == asked:
             return split
         raise StoreError(
@@ -69,7 +72,6 @@ def split_store(
             "split, or figures would be on training clips. Ask for the same, or delete the "
             "file; earlier runs' held-out figures are then no longer comparable."
         )
-    known = {clip.speaker for clip in store.clips}
     unknown = set(speakers) - known
     if unknown:
         raise StoreError(
@@ -99,15 +101,15 @@ def read_split(store: ClipStore) -> Split | None:
     return found[0] if found else None
 
 
-def _read(store: ClipStore) -> tuple[Split, dict[str, Any]] | None:
-    """The stored split, and with what it was asked for."""
+def _read(store: ClipStore) -> tuple[Split, dict[str, Any], str] | None:
+    """The stored split, with what it was asked for, and by what it divides."""
     path = store.root / SPLIT
     if not path.exists():
         return None
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         split = _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
-        return split, saved["asked"]
+        return split, saved["asked"], saved["by"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
 
@@ -162,11 +164,14 @@ def chosen_split(split: Split, store: ClipStore, choice: Choice) -> Split:
 
 
 def some_frames(clips: list[Clip], frames: int) -> list[Clip]:
-    """Clips of all speakers in turn until there are enough frames."""
-    queues: dict[str, list[Clip]] = {}
+    """Clips of the speakers in turn until there are enough frames."""
+    by_speaker: dict[str, list[Clip]] = {}
     for clip in clips:
-        queues.setdefault(clip.speaker, []).append(clip)
+        by_speaker.setdefault(clip.speaker, []).append(clip)
     out: list[Clip] = []
-    while any(queues.values()) and sum(c.n_frames for c in out) < frames:
-        out += [queue.pop(0) for queue in queues.values() if queue]
+    there = 0
+    for clip in chain.from_iterable(zip_longest(*by_speaker.values())):
+        if clip and there < frames:
+            out.append(clip)
+            there += clip.n_frames
     return out

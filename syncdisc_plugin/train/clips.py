@@ -12,6 +12,7 @@ from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.sampling import Item, fitted
 from syncdisc_plugin.data.split import Split
 from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.measure import write_verdicts
 from syncdisc_plugin.train.settings import TrainSettings
 
@@ -29,8 +30,11 @@ def judge_for(
     settings: TrainSettings,
     device: torch.device,
     lag: int,
+    interrupt: Interrupt,
 ) -> FilterResult | None:
-    """Let the discriminator of the stage before judge the training clips; None if it has.
+    """Let the discriminator of the stage before judge the training clips.
+
+    None if it has, or if it was asked to stop before it had: nothing is written then.
 
     Args:
         stage: 2 or 3, whose clips are chosen.
@@ -40,6 +44,7 @@ def judge_for(
         settings: of the run; its precision is settled.
         device: where the net runs.
         lag: how early the audio of the whole set is.
+        interrupt: asked after every clip.
     """
     name = FILTERS[stage]
     if (run / f"{name}.jsonl").exists():
@@ -53,7 +58,10 @@ def judge_for(
         precision=settings.precision,
         lag=lag,
         title=name,
+        stop=lambda: interrupt.asked,
     )
+    if interrupt.asked:
+        return None
     write_verdicts(run, result, name)
     return result
 

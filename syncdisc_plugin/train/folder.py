@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.split import Split, chosen_split, split_store
 from syncdisc_plugin.data.store import ClipStore
@@ -30,17 +32,21 @@ _TAKEN_UP = (
 
 
 def open_run(
-    run: Path, settings: TrainSettings, resume: bool
+    run: Path, settings: TrainSettings, resume: bool, held: ExitStack
 ) -> tuple[TrainSettings, Progress | None]:
     """The settings that hold, and where the run stands; None for a new one.
 
+    While `held` is open, no other process can go on with the run.
+
     Raises:
-        RunError: the folder holds a run and `resume` is false, or parts of another one.
+        RunError: the folder holds a run and `resume` is false, or parts of another one; or another
+            process is at work there.
     """
     path = run / SETTINGS
     if path.exists() and not resume:
         raise RunError(f"--out {run}: holds a run. Add --resume to go on with it, or give another.")
     if path.exists():
+        held.callback(Lock(run, run=True).release)
         stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
         # It may go on elsewhere: the device is this call's.
         return replace(stored, device=settings.device), read_progress(run) or Progress()
@@ -54,9 +60,15 @@ def open_run(
 
 
 def begin_run(
-    run: Path, settings: TrainSettings, split: Split, start: Discriminator | None
+    run: Path, settings: TrainSettings, split: Split, start: Discriminator | None, held: ExitStack
 ) -> None:
-    """Write the settings, the clips and the first weights, if not random, that hold from now on."""
+    """Write the settings, the clips and the first weights, if not random, that hold from now on.
+
+    Raises:
+        RunError: another process is at work in the folder; until `held` is closed, this one is.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    held.callback(Lock(run, run=True).release)
     if start:
         weights.save(start, run / START, init_from=settings.init_from)
     write_text(run / SETTINGS, json.dumps(asdict(settings), indent=1))

@@ -40,7 +40,7 @@ def next_gap(state: GapState, gap: float, settings: GapSettings) -> GapState:
     elif stalled >= settings.patience:
         verdict = (
             f"stalled: gap {best:.3f} of target {target:.3f} after {stalled} measurements "
-            f"without a rise of {settings.progress}; the weights with the best held-out accuracy "
-            "are kept"
+            f"without a rise of {settings.progress}; the last weights that are no worse on "
+            "held-out clips are kept"
         )
     return GapState(target, best, mark, stalled, raised, verdict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.ahead import threads_beside
 from syncdisc_plugin.data.embed import embed_clips
+from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, some_frames
 from syncdisc_plugin.data.store import ClipStore
@@ -28,6 +29,7 @@ from syncdisc_plugin.train.gap import next_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
+    Heldout,
     clip_scores,
     measure_heldout,
     measure_lag,
@@ -78,8 +80,8 @@ def train(
     settings = settings or TrainSettings()
     ranks = join(choose_device(settings.device))
     try:
-        with Interrupt() as interrupt:
-            return Trainer(store, run, settings, resume, interrupt, ranks).run_all()
+        with Interrupt() as interrupt, ExitStack() as held:
+            return Trainer(store, run, settings, resume, interrupt, ranks, held).run_all()
     finally:
         ranks.leave()
 
@@ -95,14 +97,16 @@ class Trainer:
         resume: bool,
         interrupt: Interrupt,
         ranks: Ranks,
+        held: ExitStack,
     ) -> None:
         self.run, self._interrupt, self.ranks = run, interrupt, ranks
-        self.s, progress = ranks.agree(open_run(run, settings, resume) if ranks.first else None)
+        found = open_run(run, settings, resume, held) if ranks.first else None
+        self.s, progress = ranks.agree(found)
         settings = self.s
         self.progress = progress or Progress()
         self.rows = ranks.share(settings.batch_clips)
         self.device = torch.device(choose_device(settings.device))
-        self.threads = threads_beside(self.device.type, ranks.world)
+        self.threads = threads_beside(self.device.type)
         start = None
         if settings.init_from:
             ref = str(run / START) if progress else settings.init_from
@@ -120,10 +124,10 @@ class Trainer:
             # as it was found, so that a machine that would choose otherwise goes on alike.
             self.s = replace(settings, precision=self.precision)
             if ranks.first:
-                begin_run(run, self.s, self.split, start)
+                begin_run(run, self.s, self.split, start, held)
         clips = self.split.train + self.probe
         self.lag: int = ranks.agree(
-            measure_lag(run, self.s.reference, store, clips, self.device, self.precision)
+            measure_lag(run, self.s.reference, store, clips, self.device, self.precision, interrupt)
             if ranks.first
             else 0
         )
@@ -260,7 +264,9 @@ class Trainer:
         """The measuring itself, in the first process."""
         p, how = self.progress, self.s.stage(stage)
         p.measured_at = p.step
+        began = time.monotonic()
         clips = list(embed_clips(average, self.store, self.probe, self.precision, self.lag))
+        p.frame_seconds = (time.monotonic() - began) / _frames(self.probe)
         pairs = metrics.far_pairs(clips)
         gap = float(pairs.true.mean() - pairs.false.mean())
         pm = metrics.pm_accuracy(clips, (5, 15))
@@ -273,8 +279,9 @@ class Trainer:
             "similarity_false": float(pairs.false.mean()),
         }
         scores = clip_scores(clips)
-        if not p.best or no_worse(scores, p.best):
+        if not p.best or no_worse(scores, p.best) or sum(scores) >= sum(p.kept):
             self._keep(stage, average, values)
+            p.kept = scores
         if not p.best or sum(scores) > sum(p.best):
             p.best, p.since_best = scores, 0
         else:
@@ -292,14 +299,17 @@ class Trainer:
     def _measure_start(self, net: Discriminator) -> None:
         """What the first weights score, those of chance as a rule: the report's first picture."""
         first = copy.deepcopy(net)
-        figures = measure_heldout(first, self.store, self.probe, self.precision, self.lag)
+        figures = self._measured(first, self.probe)
         write_heldout(self.run, 0, figures)
+
+    def _measured(self, net: Discriminator, clips: list[Clip]) -> Heldout:
+        return measure_heldout(net, self.store, clips, self.s.filter, self.precision, self.lag)
 
     def _finish(self, stage: int) -> None:
         """All held-out figures of the stage's best weights; they are calibrated and kept."""
         path = self.run / f"stage{stage}.safetensors"
         net, about = weights.load(path, self.device), weights.read_about(path)
-        figures = measure_heldout(net, self.store, self.split.heldout, self.precision, self.lag)
+        figures = self._measured(net, self.split.heldout)
         write_heldout(self.run, stage, figures)
         about = {k: v for k, v in about.items() if k not in ("spec", "architecture")}
         weights.save(net, path, **{**about, "heldout": figures.summary})
@@ -307,7 +317,16 @@ class Trainer:
 
     def _filter(self, stage: int) -> None:
         """Judge every training clip with the discriminator of the stage before."""
-        result = judge_for(stage, self.run, self.store, self.split, self.s, self.device, self.lag)
+        result = judge_for(
+            stage,
+            self.run,
+            self.store,
+            self.split,
+            self.s,
+            self.device,
+            self.lag,
+            self._interrupt,
+        )
         if result:
             self._say(f"{FILTERS[stage]}: {result.counts} of {len(result.verdicts)} clips")
             self._log("filter", stage - 1, **result.counts)
@@ -354,9 +373,7 @@ class Trainer:
             init_from=self.s.init_from,
             split=self.split.note,
             speakers=len({c.speaker for c in self.split.train}),
-            minutes_of_footage=round(
-                sum(c.n_frames for c in self.split.train) / self.store.spec.fps / 60, 1
-            ),
+            minutes_of_footage=round(_frames(self.split.train) / self.store.spec.fps / 60, 1),
             probe=figures,
         )
 
@@ -375,7 +392,17 @@ class Trainer:
     def _replan(self, stage: int) -> int:
         """Steps of this stage, now that it is known how long one takes."""
         shares = [self.s.stage(k).share for k in range(1, self.s.last_stage + 1)]
-        return self.ranks.agree(plan_steps(self.progress, stage, shares, self.s, self._seconds()))
+        aside = self.progress.frame_seconds * (
+            (len(shares) - stage + 1) * _frames(self.split.heldout)  # at the ends of stages
+            + (len(shares) - stage) * _frames(self.split.train)  # by the filters between them
+        )
+        if stage == 1 and self.progress.step == REPLAN[0] and aside > 30 * self.s.minutes > 0:
+            self._say(
+                f"--minutes {self.s.minutes:g}: about {aside / 60:.0f} go into judging and "
+                "measuring the clips alone. Give more, or fewer clips (--choose)."
+            )
+        spent = self._seconds()
+        return self.ranks.agree(plan_steps(self.progress, stage, shares, self.s, spent, aside))
 
     def _say(self, words: str) -> None:
         """A line beside the progress bar, from the first process."""
@@ -395,3 +422,7 @@ class Trainer:
         return p.step >= p.steps or (
             p.step - p.measured_at >= every and p.steps - p.step >= every // 2
         )
+
+
+def _frames(clips: list[Clip]) -> int:
+    return sum(clip.n_frames for clip in clips)

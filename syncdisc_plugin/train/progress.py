@@ -23,8 +23,12 @@ class Progress:
     """Wall-clock seconds of training so far, all sittings together."""
     step_seconds: float = 0.0
     """Seconds per step, measured in this run."""
+    frame_seconds: float = 0.0
+    """Seconds per frame of a pass over clips: judging, measuring."""
     best: list[float] = field(default_factory=list)
     """Held-out scores, clip by clip, of this stage's best measurement."""
+    kept: list[float] = field(default_factory=list)
+    """The same of the weights that are in the stage's file, the last that were no worse."""
     measured_at: int = 0
     """Step of the last measurement."""
     since_best: int = 0

@@ -12,7 +12,12 @@ from syncdisc_plugin.train.settings import StageSettings, TrainSettings
 
 
 def plan_steps(
-    progress: Progress, stage: int, shares: Sequence[float], settings: TrainSettings, spent_s: float
+    progress: Progress,
+    stage: int,
+    shares: Sequence[float],
+    settings: TrainSettings,
+    spent_s: float,
+    aside_s: float = 0.0,
 ) -> int:
     """Steps that a stage takes in all.
 
@@ -25,6 +30,8 @@ def plan_steps(
         shares: the stages' shares of the budget.
         settings: gives the budget.
         spent_s: seconds of training so far.
+        aside_s: seconds that passes over all clips, by the filter and at the stages' ends, will
+            still take.
     """
     if settings.steps:
         return progress.steps or max(3, round(settings.steps * shares[stage - 1] / sum(shares)))
@@ -34,9 +41,9 @@ def plan_steps(
         return progress.steps
     undone = 1 - (progress.step / progress.steps if progress.steps else 0.0)
     mine = shares[stage - 1] * undone
-    left_s = (settings.minutes * 60 - spent_s) * mine / (mine + sum(shares[stage:]))
-    # Measuring, filtering and saving take about a tenth beside the steps. Ten steps in all are the
-    # least; a plan that is made anew must not add ten each time.
+    left_s = (settings.minutes * 60 - spent_s - aside_s) * mine / (mine + sum(shares[stage:]))
+    # Measuring and saving take about a tenth beside the steps. Ten steps in all are the least; a
+    # plan that is made anew must not add ten each time.
     return max(10, progress.step + max(0, int(0.9 * left_s / progress.step_seconds)))
 
 
