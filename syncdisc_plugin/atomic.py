@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -23,7 +23,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temp
         # Some writers keep their files to themselves; these are for whoever may read the folder.
-        os.chmod(temp, 0o644)
+        with suppress(PermissionError):  # some network mounts know no modes
+            os.chmod(temp, 0o644)
+        # What names this file may be on the disk before it is, when the power goes.
+        with open(temp, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(temp, path)
     except SafetensorError as error:
         # Its text is all that tells such a one from a damaged file.

@@ -7,6 +7,9 @@ import errno
 # EFBIG is a limit on the size of files.
 _MACHINES_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
+# A disk, a network or a memory that fails for a while.
+_PASSING = {errno.EIO, errno.ENOMEM, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
+
 
 class SyncDiscError(Exception):
     """Base of all errors that a user can cause; the CLI prints them as one line."""
@@ -42,6 +45,12 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     named = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
     return named or any(words in str(error) for words in _FULL)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a disk, a network or the machine failed, so that another try may well succeed."""
+    number = getattr(error, "errno", None)
+    return number in _PASSING or number in _MACHINES_FAULT
 
 
 def is_machines_fault(error: Exception) -> bool:

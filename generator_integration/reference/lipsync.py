@@ -119,7 +119,7 @@ def lipsync(
     voice = read_voice(audio, generator.spec)
     if detect is None:
         # By YuNet's boxes the shipped generator was trained, and `score` numbers the faces.
-        detector = "yunet" if settings.detector == "auto" else settings.detector
+        detector = settings.by_yunet().detector
         detect = load_detector(detector, models=settings.models, device=device)
     playback, scan, notes = _open_source(video, voice, detect, settings, extend)
     numbers = (face,) if isinstance(face, int) else face

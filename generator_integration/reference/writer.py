@@ -67,7 +67,9 @@ class VideoWriter:
         self._has_edit_list = CONTAINERS[suffix] in EDIT_LIST
         fast_start = {"movflags": "+faststart"} if self._has_edit_list else {}
         try:
-            container = av.open(str(path), "w", format=CONTAINERS[suffix], options=fast_start)
+            container = av.open(
+                os.path.abspath(path), "w", format=CONTAINERS[suffix], options=fast_start
+            )
             self._container = self._open.enter_context(container)
             self._picture = self._add_picture(video_codec, hw, crf)
             # Damaged sound is encoded as far as it can be heard: packets go on behind that.

@@ -149,11 +149,14 @@ def score(args: Sequence[str]) -> int:
             drawn = parsed.pictures and parsed.pictures / folder.relative_to(common)
             scores = scorer(video, drawn)
             row["tracks"] = [asdict(s) for s in scores]
+            row["note"] = scorer.note
+            if scorer.note:
+                print(f"syncdisc score: {video}: {scorer.note}", file=sys.stderr)
             if not parsed.json:
                 _print_scores(video, scores)
             if parsed.fix:
                 row["fixed"] = _fix(video, parsed.fix, scores, quiet=parsed.json)
-        except SyncDiscError as error:
+        except (SyncDiscError, OSError) as error:
             failed += 1
             row["error"] = str(error)
             if not parsed.json:

@@ -131,17 +131,18 @@ def prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
     )
 
 
-def say_what_stays(run: Path, settings: Any) -> None:
+def say_what_stays(run: Path, settings: Any, free: Sequence[str] = ("device",)) -> None:
     """A run that is resumed keeps its settings: say so of those that are given now and differ.
 
-    `settings` is a dataclass with a default for every field, `run` the folder with its settings.
+    `settings` is a dataclass with a default for every field, `run` the folder with its settings;
+    of `free` ones nothing is said.
     """
     path = run / "settings.json"
     if not path.exists():
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
     given, usual = (json.loads(json.dumps(asdict(s))) for s in (settings, type(settings)()))
-    now = [n for n in given if n != "device" and given[n] not in (usual[n], stored.get(n))]
+    now = [n for n in given if n not in free and given[n] not in (usual[n], stored.get(n))]
     if now:
         names = ", ".join(f"--{name}" for name in now)
         print(f"{run} goes on with the settings that it began with: {names} of now: not used")

@@ -82,6 +82,10 @@ def run(args: Sequence[str]) -> int:
         _check_ahead(_train_settings(parsed), parsed.out / "store", parsed.spec)
         settings = prepare_settings(parsed, device)
         run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
+    else:
+        # Its minutes are what prepare left of those that were asked for.
+        say_what_stays(parsed.out, _train_settings(parsed), free=("device", "minutes"))
+        print(f"{parsed.out} goes on with its own clips: --videos of now are not looked at")
     store = ClipStore(parsed.out / "store")
     # The minutes are those of the whole job: what prepare took is gone, the report needs a bit.
     left = max(0.2 * parsed.minutes, parsed.minutes * 0.98 - (time.monotonic() - began) / 60)
@@ -184,7 +188,8 @@ def report(args: Sequence[str]) -> int:
             f"({parsed.data or folder / 'store'}), or leave them out."
         )
     data = parsed.data or folder / "store"
-    print(_write_report(folder, ClipStore(data) if data.exists() else None))
+    is_there = parsed.data or data.exists()  # one that is named and not there is refused
+    print(_write_report(folder, ClipStore(data) if is_there else None))
     return 0
 
 

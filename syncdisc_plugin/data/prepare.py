@@ -41,8 +41,9 @@ class PrepareSettings:
     """How videos become clips."""
 
     detector: str = "auto"
-    """auto (yunet on CPU, sfd on CUDA), yunet, sfd, blazeface, retinaface, scrfd; lbp needs no
-    file and finds frontal faces only; none takes footage that is already a face crop."""
+    """auto (yunet; sfd where faces are prepared on CUDA), yunet, sfd, blazeface, retinaface, scrfd;
+    lbp needs no file and finds frontal faces only; none takes footage that is already a face
+    crop."""
     models: Path | None = None
     """Folder with detector files; SYNCDISC_MODELS or face-alignment's cache when not given."""
     device: str = "cpu"
@@ -71,6 +72,10 @@ class PrepareSettings:
             raise ValueError(f"engine: expected local or ray, got {self.engine!r}.")
         if self.ray_address and self.engine != "ray":
             raise ValueError(f"ray_address: {self.ray_address} is of no use without --engine ray.")
+
+    def by_yunet(self) -> PrepareSettings:
+        """These, with "auto" as YuNet wherever it runs: shipped weights learnt by its boxes."""
+        return replace(self, detector="yunet") if self.detector == "auto" else self
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from syncdisc_plugin.errors import (
     SyncDiscError,
     is_machines_fault,
     is_out_of_memory,
+    is_passing,
 )
 from syncdisc_plugin.faces import Detector, QualityMeter, Track, load_detector
 from syncdisc_plugin.spec import ClipSpec
@@ -140,6 +141,10 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
             return _unread(job, OSError(errno.ENOMEM, reason), reason)
         if is_machines_fault(error):
             raise
+        if isinstance(error, OSError) and is_passing(error):
+            _drop_shards(job, key)
+            reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
+            return _unread(job, error, reason)
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     _drop_shards(job, key)

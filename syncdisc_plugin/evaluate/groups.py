@@ -41,7 +41,7 @@ def group_names(
 
 
 def _between(value: float | None, bounds: Sequence[int], unit: str) -> str:
-    """The range that a value lies in, in words that sort; "" for None."""
+    """The range that a value lies in, in words; "" for None."""
     if value is None:
         return ""
     at = bisect_right(bounds, value)

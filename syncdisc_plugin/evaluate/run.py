@@ -87,7 +87,8 @@ def evaluate_videos(
             `store judge` finds.
     """
     net = weights.load_judge(ref, choose_device("auto"))
-    footage, settings = footage or PrepareSettings(), settings or EvaluateSettings()
+    footage = (footage or PrepareSettings()).by_yunet()
+    settings = settings or EvaluateSettings()
     if settings.choose.of_judge:
         raise StoreError(
             f"--choose: {', '.join(settings.choose.of_judge)} needs what `syncdisc store judge` "

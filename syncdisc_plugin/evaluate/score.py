@@ -68,10 +68,11 @@ class Score:
         """In words."""
         if self.in_sync is None:
             return "cannot tell, no offset stands out"
+        side = "early" if self.offset_ms > 0 else "late"
+        ms = f"{abs(self.offset_ms):.0f} ms"
         if self.in_sync:
-            return "in sync"
-        side = "early" if self.offset_frames > 0 else "late"
-        return f"audio {abs(self.offset_frames)} frames {side} ({abs(self.offset_ms):.0f} ms)"
+            return f"in sync (audio {ms} {side})"
+        return f"audio {abs(self.offset_frames)} frames {side} ({ms})"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ class Scorer:
         from syncdisc_plugin.data.prepare import PrepareSettings
         from syncdisc_plugin.faces import load_detector
 
-        self.settings = settings or PrepareSettings()
+        self.settings = (settings or PrepareSettings()).by_yunet()
+        self.note: str | None = None
+        """Why less than the whole of the last video was read; None when all is well."""
         self.net = weights.load(ref, choose_device("auto"))
         self.detect = load_detector(
             self.settings.detector,
@@ -165,6 +168,7 @@ class Scorer:
                 v=embed_frames(self.net, tensors["frames"])[:n],
                 a=embed_mel(self.net, tensors["mel"], n),
             )
+        self.note = footage.recording.note
         if not found:
             raise FaceError(
                 f"{video}: no face stays for a window ({spec.window_frames} frames). Raise "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,7 +110,8 @@ class Tally:
             w = np.zeros(len(part))
             w[part] = times[speaker]
             draws.append(of(w))
-        out = _spread(draws)
+        alone = [of(part & (self.speakers == name)) for name in names]
+        out = _spread(draws, alone)
         if out.get("ece"):
             # A sum of absolute errors only grows when speakers are drawn anew: its spread is laid
             # on the other side of what was found.
@@ -121,7 +123,7 @@ class Tally:
     def group(self, names: Sequence[str]) -> dict[str, Figures]:
         """Outline, counts and intervals of the clips that bear each name. names: (C,)."""
         out = {}
-        for name in sorted(set(names) - {""}):
+        for name in sorted(set(names) - {""}, key=_in_order):
             part = np.array([n == name for n in names])
             w = part.astype(float)
             found = {**self.outline(w), **self.counts(w)}
@@ -153,20 +155,29 @@ def known(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _spread(draws: Sequence[Figures]) -> Figures:
-    """[low, high] of each figure over the draws, in the shape of one of them."""
+def _spread(draws: Sequence[Figures], alone: Sequence[Figures]) -> Figures:
+    """[low, high] of each figure over the draws, in the shape of one of them.
+
+    None where too few of the speakers, each `alone`, have a say in it.
+    """
     out: Figures = {}
     for name, value in draws[0].items():
-        column = [d[name] for d in draws]
+        column, single = [d[name] for d in draws], [a[name] for a in alone]
         if isinstance(value, dict):
-            out[name] = _spread(column)
+            out[name] = _spread(column, single)
             continue
         values = np.array(column, dtype=float)
         values = values[np.isfinite(values)]
         tail = (1 - LEVEL) / 2
-        ends = np.quantile(values, [tail, 1 - tail]) if len(values) else None
+        enough = np.isfinite(np.array(single, dtype=float)).sum() >= FEWEST
+        ends = np.quantile(values, [tail, 1 - tail]) if len(values) and enough else None
         out[name] = None if ends is None else [float(end) for end in ends]
     return out
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Ranges by the number that they begin with, then names."""
+    return int(re.match(r"\d*", name)[0] or 0), name  # type: ignore[index]
 
 
 def _distances(clip: Embedded) -> tuple[float, float]:

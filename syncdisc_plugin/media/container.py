@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from syncdisc_plugin.errors import MediaError
+from syncdisc_plugin.errors import MediaError, is_passing
 
 # Containers round timestamps to 1 ms; real gaps are longer than this.
 JITTER_S = 0.005
@@ -25,6 +26,9 @@ MAX_BACK_S = 1.0
 ANEW = 8  # pictures in a row that lie as far back
 # What PyAV raises for damaged input; its own classes derive from several of these.
 BROKEN = (FFmpegError, OSError, ValueError, EOFError)
+# Packets in a row that cannot be decoded, after which it is no hole in the file but its end.
+MOST_DAMAGED = 250
+MOST_REORDERED = 16  # pictures by which H.264 and HEVC may be out of order
 
 
 def why(exc: BaseException) -> str:
@@ -63,9 +67,12 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
     is_strict = int(av.__version__.split(".")[0]) < 19
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
     try:
-        with av.open(str(path), options=options, **lenient) as container:
+        # Absolute: a colon in a name would make a protocol of what is before it.
+        with av.open(os.path.abspath(path), options=options, **lenient) as container:
             yield container
     except BROKEN as exc:
+        if is_passing(exc):
+            raise
         raise MediaError(f"{path}: cannot be read as a video ({why(exc)}). {fix(exc)}") from exc
 
 
@@ -84,14 +91,42 @@ def need_decoder(path: Path, stream: Any) -> None:
         )
 
 
-def decoded(packet: av.Packet, strict: bool) -> list[Any]:
-    """Decode one packet; not `strict`, damage gives nothing: recordings may start mid-stream."""
-    try:
-        return packet.decode()
-    except FFmpegError:
-        if strict:
-            raise
-        return []
+class Decoding:
+    """Decodes packets of one stream; those that are damaged give nothing, and are counted.
+
+    Timestamps place what follows, so a hole costs no more than itself.
+    """
+
+    def __init__(self) -> None:
+        self.damaged = 0
+        """Packets that could not be decoded, since the first that could."""
+        self.failed = False
+        """Whether the last one could not."""
+        self._began = False
+        self._in_a_row = 0
+
+    def __call__(self, packet: av.Packet) -> list[Any]:
+        """Frames of a packet. Raises FFmpegError after MOST_DAMAGED in a row without any."""
+        self.failed = False
+        try:
+            frames = packet.decode()
+        except FFmpegError as exc:
+            if is_passing(exc):
+                raise
+            self.failed = True
+            if self._began:  # recordings may start mid-stream
+                self.damaged += 1
+                self._in_a_row += 1
+                if self._in_a_row >= MOST_DAMAGED:
+                    raise
+            return []
+        if frames:
+            self._began, self._in_a_row = True, 0
+        return frames
+
+    def note(self, kind: str) -> str | None:
+        """What is to be said of it, or None."""
+        return f"{kind}: {self.damaged} damaged packets skipped" if self.damaged else None
 
 
 def trimmed_s(path: Path) -> float:
@@ -123,18 +158,51 @@ def trimmed_s(path: Path) -> float:
     return 0.0
 
 
-def pictures(container: Any, stream: Any, threads: int) -> Iterator[tuple[float, av.VideoFrame]]:
+def _is_numbered(container: Any, stream: Any) -> bool:
+    """Whether the times are only the packets' numbers, and pictures may come in another order."""
+    return container.format.name == "avi" and stream.codec_context.name in ("h264", "hevc")
+
+
+class _Numbers:
+    """The packets' numbers, given to pictures in the order in which these come."""
+
+    def __init__(self) -> None:
+        self._waiting: list[int] = []
+
+    def add(self, packet: av.Packet) -> None:
+        if packet.pts is not None:
+            heapq.heappush(self._waiting, packet.pts)
+
+    def give(self, picture: av.VideoFrame) -> None:
+        if picture.pts is None or not self._waiting:
+            return
+        number = heapq.heappop(self._waiting)
+        while self._waiting and number < picture.pts - MOST_REORDERED:  # of packets without picture
+            number = heapq.heappop(self._waiting)
+        picture.pts = number
+
+
+def pictures(
+    container: Any, stream: Any, threads: int, decoded: Decoding | None = None
+) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield (seconds on the file's clock, picture), times rising.
 
     Raises:
         ValueError: they go back for good, by more than what is sent twice.
     """
+    decoded = decoded or Decoding()
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     last_s: float | None = None
     before_s, behind = -math.inf, 0
+    numbers = _Numbers() if _is_numbered(container, stream) else None
     for packet in container.demux(stream):
-        for picture in decoded(packet, strict=last_s is not None):
+        frames = decoded(packet)
+        if numbers and packet.size and not decoded.failed:
+            numbers.add(packet)
+        for picture in frames:
+            if numbers:
+                numbers.give(picture)
             if picture.time is None:
                 continue
             # One odd time is dropped, or what is behind it until the clock is there again.

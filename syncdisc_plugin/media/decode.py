@@ -16,12 +16,12 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from syncdisc_plugin.errors import MediaError
+from syncdisc_plugin.errors import MediaError, is_passing
 from syncdisc_plugin.media.container import (
     BROKEN,
     JITTER_S,
     MAX_GAP_S,
-    decoded,
+    Decoding,
     need_decoder,
     opened,
     pick_stream,
@@ -38,8 +38,13 @@ VIDEO_SUFFIXES = frozenset((
     ".mts", ".m2ts", ".vob", ".wmv", ".asf", ".3gp", ".ogv", ".mxf",
 ))
 # fmt: on
+# What systems keep in the root of a disk, often for themselves.
+NO_FOOTAGE = frozenset(("lost+found", "$RECYCLE.BIN", "System Volume Information"))
 # Less than this missing at the end is the header's rounding, not a truncated file.
 MAX_MISSING_S = 0.5
+# For how long the nearest picture stands for a moment: a camera that was turned off, a call that
+# froze. Slower footage than this shows no lips that move.
+HELD_S = 1.5
 # Damaged headers claim anything, and memory is taken by what they claim.
 MAX_PIXELS = 8192 * 4352
 
@@ -87,6 +92,10 @@ class Recording:
     note: str | None = None
     """Why less than the whole file was read; None when all is well. Final after `frames`."""
 
+    def _noted(self, words: str | None) -> None:
+        if words and words not in (self.note or ""):  # `frames` may be called again
+            self.note = f"{self.note}; {words}" if self.note else words
+
     @property
     def audio(self) -> np.ndarray:
         """All of the sound in memory, (N,) float32 mono, about [-1, 1]."""
@@ -100,10 +109,13 @@ class Recording:
     def frames(self) -> Iterator[np.ndarray]:
         """Decode (H, W, C=3) uint8 RGB frames at `fps`, up to the earlier end of both streams.
 
-        Each call starts anew and holds two source frames. Damage ends it early and sets `note`.
+        Each call starts anew and holds two source frames. What cannot be decoded is passed over;
+        where nothing more can, it ends early. Both set `note`. Where no picture is for longer than
+        HELD_S to either side, frames are black: a face does not stand still there.
 
         Raises:
             MediaError: The file is gone or no longer readable.
+            OSError: The disk or the network fails.
         """
         n_audio = self.n_frames
         turn = Turn(self.source.rotation_deg // 90, self.source.mirrored)
@@ -112,33 +124,39 @@ class Recording:
             width, height = height, width
         rgb = VideoReformatter()
 
-        def pixels(picture: av.VideoFrame) -> np.ndarray:
+        def pixels(shown: tuple[float, av.VideoFrame], f: int) -> np.ndarray:
             # Fixed to the first frame's size: streams may change theirs.
-            frame = rgb.reformat(picture, width, height, "rgb24", threads=self.threads)
-            return turn(frame.to_ndarray())
+            frame = rgb.reformat(shown[1], width, height, "rgb24", threads=self.threads)
+            whole = turn(frame.to_ndarray())
+            return whole if abs(f / self.fps - shown[0]) <= HELD_S else np.zeros_like(whole)
 
         f = 0
         shown: tuple[float, av.VideoFrame] | None = None
         with opened(self.path) as container:
             stream = pick_stream(container.streams.video)
+            decoded = Decoding()
             try:
-                for time_s, picture in pictures(container, stream, self.threads):
+                for time_s, picture in pictures(container, stream, self.threads, decoded):
                     time_s += self.trimmed_s - self.start_s
                     if shown and time_s - shown[0] > MAX_GAP_S:
                         raise ValueError(f"timestamps jump by {time_s - shown[0]:.0f} s")
                     while shown and f < n_audio and f / self.fps <= (shown[0] + time_s) / 2:
-                        yield pixels(shown[1])
+                        yield pixels(shown, f)
                         f += 1
                     if f >= n_audio:
+                        self._noted(decoded.note("picture"))
                         return
                     shown = time_s, picture
             except BROKEN as exc:
-                self.note = self.note or f"picture: stopped at {f / self.fps:.2f} s: {why(exc)}"
+                if is_passing(exc):
+                    raise
+                self._noted(f"picture: stopped at {f / self.fps:.2f} s: {why(exc)}")
+            self._noted(decoded.note("picture"))
             if shown is None:
                 raise MediaError(f"{self.path}: no frame can be decoded. Re-encode the file.")
             end_s = shown[0] + 1 / self.source.fps + JITTER_S
             while f < n_audio and (f + 1) / self.fps <= end_s:
-                yield pixels(shown[1])
+                yield pixels(shown, f)
                 f += 1
 
 
@@ -173,20 +191,24 @@ def decode(
             need_decoder(path, stream)
         _check_size(path, video.codec_context)
         video.codec_context.thread_count = threads
+        heard, looked = Decoding(), Decoding()
         try:
             for packet in container.demux(video, audio):
                 if packet.stream.index == audio.index:
-                    for frame in decoded(packet, strict=sound.rate_in_hz > 0):
+                    for frame in heard(packet):
                         sound.add(frame)
                     continue
                 if packet.pts is not None:
                     picture_end_s = max(picture_end_s, float(packet.pts * packet.time_base))
                 if first is None:
                     # `frames` leaves those without a time out too.
-                    timed = (f for f in decoded(packet, strict=False) if f.time is not None)
+                    timed = (f for f in looked(packet) if f.time is not None)
                     first = next(timed, None)
         except BROKEN as exc:
+            if is_passing(exc):
+                raise
             note = f"sound: stopped at {sound.end_s:.2f} s: {why(exc)}"
+        note = note or heard.note("sound")
         if first is None or first.time is None:
             raise MediaError(f"{path}: no frame with a time can be decoded. Re-encode the file.")
         _check_size(path, first)
@@ -249,7 +271,9 @@ def list_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
                 folders.clear()
                 continue
             visited.add(here)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and name not in NO_FOOTAGE
+            )
             names = (name for name in files if not name.startswith("."))
             videos = (Path(folder, name) for name in names)
             inside += [video for video in videos if video.suffix.lower() in VIDEO_SUFFIXES]

@@ -85,7 +85,7 @@ def write_video(
     # Hidden, so that a scan of the folder does not meet a half-written video.
     temp = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{suffix}")
     try:
-        with av.open(str(temp), "w") as container:
+        with av.open(os.path.abspath(temp), "w") as container:
             video: Any = container.add_stream(video_codec, rate=rate)
             video.width, video.height, video.pix_fmt = first[1].width, first[1].height, "yuv420p"
             video.bit_rate = 0  # VP9 reads the CRF as a mere lower bound beside a bit rate.

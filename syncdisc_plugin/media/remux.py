@@ -33,6 +33,15 @@ EDIT_LIST = ("mp4", "mov")
 _HIDDEN_S = Fraction(1, 10)
 # A late start is rounded to the movie's clock, which is 1 ms unless it is told otherwise.
 _MOVIE = {"movie_timescale": "90000", "movflags": "+faststart"}
+# Tags that MP4 has a place of its own for; others, such as where a phone filmed, need a list.
+# fmt: off
+_USUAL_TAGS = frozenset((
+    "title", "artist", "album", "album_artist", "author", "comment", "composer", "copyright",
+    "creation_time", "date", "description", "encoder", "genre", "grouping", "lyrics", "synopsis",
+    "track",
+))
+# fmt: on
+_BRAND_TAGS = ("major_brand", "minor_version", "compatible_brands")  # the container's own
 
 
 def move_audio(
@@ -90,18 +99,21 @@ def check_target(source: Path, target: Path) -> None:
 def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) -> None:
     """Write all packets of the open `file` to `temp`, those of sound `seconds` later."""
     name = CONTAINERS[target.suffix.lower()]
-    options = _MOVIE if name in EDIT_LIST else {}
+    tags = {k: v for k, v in file.metadata.items() if k not in _BRAND_TAGS}
+    options = dict(_MOVIE) if name in EDIT_LIST else {}
+    if options and set(tags) - _USUAL_TAGS:
+        options["movflags"] += "+use_metadata_tags"
     # A clock that starts late as a whole, as broadcasts' do, starts at 0.
     start_s = Fraction(max(0, file.start_time or 0), av.time_base)
     with (
         _writing(target),
-        av.open(str(temp), "w", format=name, container_options=options) as out,
+        av.open(os.path.abspath(temp), "w", format=name, container_options=options) as out,
     ):
         streams = {s.index: _add(out, s, target) for s in file.streams if _is_wanted(out, s)}
         kinds = [file.streams[index].type for index in streams]
         if "video" not in kinds or "audio" not in kinds:
             raise MediaError(f"{source}: no picture, or no sound. Give a file with both.")
-        out.metadata.update(file.metadata)
+        out.metadata.update(tags)
         out.set_chapters([_earlier(chapter, start_s) for chapter in file.chapters()])
         out.start_encoding()
         # What FFmpeg shows too early of a trimmed file goes where it belongs.
@@ -150,6 +162,8 @@ def _add(out: Any, stream: Any, target: Path) -> Any:
     if stream.codec_context.codec_tag == "hvc1" and out.format.name in EDIT_LIST:
         copy.codec_context.codec_tag = "hvc1"  # Apple's players refuse the default, hev1.
     copy.time_base = stream.time_base
+    if stream.type == "video":  # else Matroska says its clock's rate
+        copy.codec_context.framerate = stream.average_rate
     copy.metadata.update(stream.metadata)
     copy.disposition = stream.disposition
     return copy

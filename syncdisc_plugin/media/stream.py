@@ -16,12 +16,12 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from syncdisc_plugin.errors import MediaError
+from syncdisc_plugin.errors import MediaError, is_passing
 from syncdisc_plugin.media.container import (
     BROKEN,
     JITTER_S,
     MAX_GAP_S,
-    decoded,
+    Decoding,
     need_decoder,
     opened,
     pick_stream,
@@ -139,13 +139,18 @@ class PictureStream:
         last_s = 0.0
         with opened(self.path) as container:
             stream = pick_stream(container.streams.video)
+            decoded = Decoding()
             try:
                 if seek_pts is not None:
                     container.seek(max(seek_pts, stream.start_time or 0), stream=stream)
-                for time_s, frame in pictures(container, stream, self.threads):
+                for time_s, frame in pictures(container, stream, self.threads, decoded):
                     last_s = time_s
                     yield int(frame.pts or 0), frame  # A frame that has a time has a timestamp.
+                if seek_pts is None:
+                    self.note = self.note or decoded.note("picture")
             except BROKEN as exc:
+                if is_passing(exc):
+                    raise
                 if seek_pts is None:
                     self.note = self.note or f"picture: stopped at {last_s:.2f} s: {why(exc)}"
 
@@ -182,9 +187,10 @@ class SoundStream:
             picture_s = None
             if video is not None and video.start_time is not None:
                 picture_s = float(video.start_time * video.time_base)
+            decoded = Decoding()
             try:
                 for packet in container.demux(stream):
-                    first = next(iter(decoded(packet, strict=False)), None)
+                    first = next(iter(decoded(packet)), None)
                     if first is not None:
                         break
             except BROKEN as exc:
@@ -231,9 +237,10 @@ class SoundStream:
 
         with opened(self.path) as container:
             stream = pick_stream(container.streams.audio)
+            decoded = Decoding()
             try:
                 for packet in container.demux(stream):
-                    for frame in decoded(packet, strict=bool(form)):
+                    for frame in decoded(packet):
                         time_s = end_s if frame.time is None else frame.time - self._zero_s
                         now = frame.sample_rate, frame.layout.name, frame.format.name
                         if now != form or abs(time_s - end_s) > JITTER_S:
@@ -246,7 +253,10 @@ class SoundStream:
                         end_s = run_s + n_in / frame.sample_rate
                         yield from given(frame)
                 yield from given(None)
+                self.note = self.note or decoded.note("sound")
             except BROKEN as exc:
+                if is_passing(exc):
+                    raise
                 self.note = self.note or f"sound: stopped at {end_s:.2f} s: {why(exc)}"
 
     def packets(self) -> Iterator[tuple[float, av.Packet]]:
@@ -263,7 +273,7 @@ class SoundStream:
 
     def template(self) -> Any:
         """An open container and its audio stream, for an output stream of the same codec."""
-        container = av.open(str(self.path))
+        container = av.open(os.path.abspath(self.path))
         return container, pick_stream(container.streams.audio)
 
 
