@@ -1,9 +1,10 @@
-"""bf16 beside fp32 on this machine: the discriminator's step, its passes, the generator's step.
+"""bf16 beside fp32 on this machine, and fp32 with denormals, which the trainer of the generator
+takes for zero on CPUs: passes and steps of the shipped discriminator and of the shipped generator.
 
     python bench/precision.py [--device cpu] [--rounds 5]
 
-Both in turn in every round, one thread; of each the fastest. Behind the choice that "auto" makes
-on CPUs (syncdisc_plugin/nn/precision.py). Nothing else should run meanwhile.
+All in turn in every round, one thread; of each the fastest. Behind what
+syncdisc_plugin/nn/precision.py chooses. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
-from generator_integration.reference.generator import Generator
-from syncdisc_plugin.nn import Discriminator
-from syncdisc_plugin.nn.precision import autocast, choose_precision
+from generator_integration.reference.generator import load_generator
+from syncdisc_plugin import weights
+from syncdisc_plugin.nn.precision import autocast, choose_precision, denormals_as_zero
 
 ITEMS, FRAMES = 16, 32  # of the discriminator; the generator draws ITEMS windows
 
@@ -30,22 +32,24 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"auto is {choose_precision('auto', device)} here")
-    print(f"{'':24}{'fp32':>9}{'bf16':>9}   fp32 / bf16")
+    print(f"{'':24}{'fp32':>9}{'bf16':>9}{'fp32 with denormals':>21}, as ratios of the first")
     for name, work in _works(device).items():
-        best = dict.fromkeys(("fp32", "bf16"), float("inf"))
+        best = dict.fromkeys(("fp32", "bf16", "denormals"), float("inf"))
         for _ in range(args.rounds):
-            for precision in best:
-                best[precision] = min(best[precision], _seconds(work, device, precision))
-        fp32, bf16 = best["fp32"], best["bf16"]
-        print(f"{name:24}{fp32:8.3f}s{bf16:8.3f}s   {fp32 / bf16:.2f}")
+            for way in best:
+                with nullcontext() if way == "denormals" else denormals_as_zero():
+                    seconds = _seconds(work, device, "bf16" if way == "bf16" else "fp32")
+                best[way] = min(best[way], seconds)
+        ratios = [best[way] / best["fp32"] for way in ("bf16", "denormals")]
+        print(f"{name:24}{best['fp32']:8.3f}s{ratios[0]:9.2f}{ratios[1]:21.2f}")
 
 
 def _works(device: torch.device) -> dict[str, Callable[[], torch.Tensor]]:
     """Name -> what is timed; a result that needs a gradient is carried back, too."""
-    net = Discriminator().to(device)
+    net = weights.load("base", device).train()
     frames = torch.rand(ITEMS, FRAMES, 3, *net.spec.input_hw, device=device)
     mel = torch.randn(ITEMS, net.spec.mel.n_mels, 125, device=device)
-    generator = Generator().to(device)
+    generator = load_generator("base", device).train()
     t, size = net.spec.window_frames, generator.settings.size
     faces = torch.rand(ITEMS, t, 3, size, size, device=device)
     heard = torch.randn(ITEMS, t, 1, net.spec.mel.n_mels, net.spec.window_mels, device=device)
@@ -54,7 +58,8 @@ def _works(device: torch.device) -> dict[str, Callable[[], torch.Tensor]]:
         return net.embed_frames(frames).float().sum() + net.embed_mel(mel).float().sum()
 
     def draw() -> torch.Tensor:
-        return generator(faces, faces[:, :3], heard).float().sum()
+        # A mean over all pixels, as the losses of a generator are.
+        return (generator(faces, faces[:, :3], heard).float() - faces).abs().mean()
 
     return {
         "discriminator, passes": torch.no_grad()(judge),

@@ -663,3 +663,28 @@ def test_prepare_of_bad_videos_only(run: Run, tmp_path: Path) -> None:
     assert status == 2 and "Traceback" not in err
     assert "mute.mp4: no audio stream" in err
     assert "no usable clip (1 inputs refused" in err
+
+
+def test_a_store_that_is_not_there_does_not_empty_a_page(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    (tmp_path / "report.html").write_text("the page")
+    result = run("report", tmp_path, "--data", tmp_path / "stroe")
+    check_refused(result, "report", "stroe")
+    assert (tmp_path / "report.html").read_text() == "the page"
+
+
+def test_a_run_that_goes_on_says_what_it_leaves_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = TrainSettings(minutes=28.5)
+    (tmp_path / "settings.json").write_text(json.dumps(dataclasses.asdict(begun)))
+    monkeypatch.setattr("syncdisc_plugin.data.store.ClipStore", lambda _: None)
+
+    def nothing(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("syncdisc_plugin.train.train", nothing)
+    argv = ["run", "--videos", "other", "--out", str(tmp_path), "--resume", "--minutes", "30"]
+    main([*argv, "--seed", "7"])
+    out = capsys.readouterr().out
+    assert ": --seed of now: not used" in out and "--videos of now are not looked at" in out

@@ -218,3 +218,24 @@ def test_every_clip_gets_a_row_with_a_reason(mixed: list[Embedded]) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         FilterSettings().impostors = 3  # type: ignore[misc]
+
+
+def test_one_long_video_has_impostors_too() -> None:
+    """A lecture of a single speaker, in pieces: sound from elsewhere in it is an impostor."""
+
+    def piece(i: int, lag: int | None, start_s: float) -> Embedded:
+        made = planted(f"c{i}", lag, 900 + i, noise=1.6)
+        about = dataclasses.replace(
+            made.clip, speaker="ann", source="talk.mp4", start_s=start_s, n_frames=60
+        )
+        return dataclasses.replace(made, clip=about)
+
+    lags = [None if i % 3 == 0 else 0 for i in range(45)]
+    clips = [piece(i, lag, 2.4 * i) for i, lag in enumerate(lags)]
+    result = judge_clips(clips)
+    assert len(result.impostor_strengths) == 45 * 8
+    foreign = [v for v, lag in zip(result.verdicts, lags, strict=True) if lag is None]
+    assert sum(v.verdict != "dropped" for v in foreign) <= 2
+    # Faces that are in sight at the same time hear the same.
+    together = judge_clips([piece(i, 0, 0.0) for i in range(5)])
+    assert not together.impostor_strengths

@@ -3,23 +3,36 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from test_filter import planted
 
 from syncdisc_plugin.data.embed import Embedded
 from syncdisc_plugin.data.filter import FilterSettings
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Discriminator
-from syncdisc_plugin.train.measure import clip_scores, measure_heldout, no_worse
+from syncdisc_plugin.train import measure
+from syncdisc_plugin.train.measure import clip_scores, may_replace, measure_heldout
 
 
 def test_later_weights_are_taken_unless_they_are_clearly_worse() -> None:
     best = [1.6, 1.8, 1.4, 1.7]
-    assert no_worse(best, best)
-    assert no_worse([1.7, 1.7, 1.45, 1.6], best)  # some up, some down: no difference to speak of
-    assert not no_worse([b - 0.1 for b in best], best)  # all a little worse: a difference
-    assert not no_worse([1.5, 1.6, 1.35, 1.6], best)
-    assert no_worse([1.5], [1.4]) and not no_worse([1.4], [1.5])  # one clip has no spread
+    assert may_replace(best, best, best)
+    # some up, some down: no difference to speak of
+    assert may_replace([1.7, 1.7, 1.45, 1.6], best, best)
+    assert not may_replace([b - 0.1 for b in best], best, best)  # all a little worse: a difference
+    assert not may_replace([1.5, 1.6, 1.35, 1.6], best, best)
+    assert may_replace([1.5], [1.4], [1.4])
+    assert not may_replace([1.4], [1.5], [1.5])  # one clip has no spread
+
+
+def test_what_scattered_more_does_not_stay_before_what_is_better() -> None:
+    best = [1.9, 1.9, 1.8, 1.84]
+    scattered, steady = [2.0, 1.7, 1.9, 1.74], [b - 0.01 for b in best]
+    assert may_replace(scattered, best, best)
+    assert not may_replace(steady, best, best)  # surely worse, if by little
+    assert may_replace(steady, scattered, best)  # and better than what was taken
 
 
 def test_a_half_of_short_clips_only_does_not_stop_a_run(
@@ -39,3 +52,31 @@ def test_scores_are_per_clip_and_short_clips_have_one() -> None:
     first, second = clip_scores([right, short])
     assert first == 2.0  # all pairs and all shifts right
     assert second == 1.5  # no pair is far enough to count: half
+
+
+def test_foreign_sound_among_heldout_clips_does_not_flatten_the_loss(
+    tiny_store: ClipStore, tiny_net: Discriminator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heldout(lags: list[int | None]) -> list[Embedded]:
+        return [planted(f"c{i}", lag, 500 + i, noise=1.0) for i, lag in enumerate(lags)]
+
+    def scale(lags: list[int | None]) -> tuple[float, int]:
+        monkeypatch.setattr(measure, "embed_clips", lambda *_: heldout(lags))
+        found = measure_heldout(tiny_net, tiny_store, [], FilterSettings(), "fp32").summary
+        return float(tiny_net.log_scale.detach().exp()), found["calibrated_on_clips"]
+
+    clean, all_of_them = scale([0] * 12)
+    assert all_of_them == 12
+    # Each third: in sync, three frames off, somebody else's.
+    dirty, trusted = scale([0, 3, None] * 4)
+    assert trusted == 8
+    assert dirty == pytest.approx(clean, rel=0.15)
+
+
+def test_a_net_that_cannot_judge_yet_is_calibrated_on_all(
+    tiny_store: ClipStore, tiny_net: Discriminator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [planted(f"c{i}", None, 700 + i) for i in range(12)]
+    monkeypatch.setattr(measure, "embed_clips", lambda *_: clips)
+    found = measure_heldout(tiny_net, tiny_store, [], FilterSettings(false_accept=0.0), "fp32")
+    assert found.summary["calibrated_on_clips"] == 12

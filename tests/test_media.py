@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -434,3 +435,77 @@ def test_write_refuses(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="cannot be written"):
         write_video(tmp_path / "absent" / "a.mp4", [good])
     assert list(tmp_path.iterdir()) == [], "a failed write leaves nothing"
+
+
+def test_a_damaged_packet_of_the_sound_costs_no_more_than_itself(tmp_path: Path) -> None:
+    write(tmp_path / "a.ts", seconds=4)
+    whole = (tmp_path / "a.ts").read_bytes()
+    cells = [whole[i : i + 188] for i in range(0, len(whole), 188)]
+    # One packet of the transport stream in sixty is lost, the headers apart.
+    (tmp_path / "b.ts").write_bytes(b"".join(c for i, c in enumerate(cells) if i < 6 or i % 60))
+    before, after = decode(tmp_path / "a.ts"), decode(tmp_path / "b.ts")
+    assert len(list(after.frames())) >= len(list(before.frames())) - 5
+    assert len(after.audio) == pytest.approx(len(before.audio), abs=RATE // 5)
+
+
+def test_b_frames_in_avi_come_in_their_order(tmp_path: Path) -> None:
+    """AVI keeps no times, and FFmpeg numbers packets as they come: in the order of decoding."""
+    grey = [np.full((64, 64, 3), 2 * i + 20, np.uint8) for i in range(75)]
+    with av.open(str(tmp_path / "a.avi"), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"bf": "3", "b-adapt": "0"})
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        audio = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for picture in grey:
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(video.encode())
+        samples = (tone(3, 1)[None] * 32767).astype(np.int16)
+        sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        sound.sample_rate = RATE
+        out.mux(audio.encode(sound))
+        out.mux(audio.encode())
+    with av.open(str(tmp_path / "a.avi")) as file:  # else the test shows nothing
+        order = [f.pts for f in file.decode(file.streams.video[0])]
+    assert order != sorted(order)
+    seen = [(frame.mean() - 20) / 2 for frame in decode(tmp_path / "a.avi").frames()]
+    assert len(seen) >= 70
+    assert np.abs(np.array(seen) - np.arange(len(seen))).max() <= 1
+
+
+def test_a_face_does_not_stand_still_where_the_picture_pauses(tmp_path: Path) -> None:
+    """A camera that is turned off while its owner talks on."""
+    times_s = [i / 25 for i in range(250) if not 50 <= i < 200]
+    bright = (np.full((64, 64, 3), 200, np.uint8) for _ in times_s)
+    write_video(tmp_path / "a.mkv", bright, fps=25, audio=tone(10, 1), frame_times_s=times_s)
+    clip = decode(tmp_path / "a.mkv")
+    dark = [i for i, frame in enumerate(clip.frames()) if frame.mean() < 20]
+    assert len(list(clip.frames())) == 250 and clip.note is None
+    # 1.5 s of the last picture before, and as much of the first one behind.
+    assert dark == pytest.approx(list(range(87, 163)), abs=1)
+
+
+def test_a_disk_that_fails_is_no_damage_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.mkv")
+    clip = decode(tmp_path / "a.mkv")
+
+    def fails(*_: object) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(container.Decoding, "__call__", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        list(clip.frames())
+    assert clip.note is None
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("Interview: part 1.mkv"))
+    assert len(list(decode("Interview: part 1.mkv").frames())) == 75
+
+
+def test_what_a_system_keeps_on_a_disk_is_no_footage(tmp_path: Path) -> None:
+    write(tmp_path / "a.mkv")
+    (tmp_path / "lost+found").mkdir(mode=0)
+    assert list_videos([tmp_path]) == [tmp_path / "a.mkv"]

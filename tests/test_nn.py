@@ -5,7 +5,7 @@ import torch
 
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.nn.blocks import unit
-from syncdisc_plugin.nn.precision import choose_precision
+from syncdisc_plugin.nn.precision import choose_precision, denormals_as_zero
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.timing import mel_start
 
@@ -203,3 +203,16 @@ def test_size_and_cost_are_what_the_readme_says() -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.rand(1, 5, 3, 48, 96), torch.zeros(1, 80, 16))
     assert counter.get_total_flops() / 1e9 == pytest.approx(0.38, abs=0.01)
+
+
+def test_denormals_are_zero_inside_and_what_they_were_outside() -> None:
+    def smallest() -> float:
+        return float((torch.full((1 << 20,), 1e-39) * 1.0).max())
+
+    assert smallest() > 0
+    with denormals_as_zero():
+        assert smallest() == 0
+        with denormals_as_zero():
+            pass
+        assert smallest() == 0  # still, as it was found
+    assert smallest() > 0

@@ -231,3 +231,25 @@ def test_an_existing_target_is_replaced(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", 25)
     (tmp_path / "b.mp4").write_text("old")
     assert decode(move_audio(str(source), str(tmp_path / "b.mp4"), 0.04)).source.width == 64
+
+
+def test_a_phones_tags_and_the_frame_rate_stay(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", fps=Fraction(30000, 1001))
+    place = "com.apple.quicktime.location.ISO6709"
+    options = {"movflags": "use_metadata_tags"}
+    with (
+        av.open(str(tmp_path / "a.mp4")) as file,
+        av.open(str(tmp_path / "phone.mov"), "w", container_options=options) as out,
+    ):
+        streams = [out.add_stream_from_template(s, opaque=True) for s in file.streams]
+        out.metadata.update({place: "+52.5+013.4/", "title": "a talk"})
+        for packet in file.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    for name in ("b.mov", "b.mp4", "b.mkv"):
+        with av.open(str(move_audio(tmp_path / "phone.mov", tmp_path / name, 0.1))) as file:
+            tags = {key.lower(): value for key, value in file.metadata.items()}
+            assert tags[place.lower()] == "+52.5+013.4/" and tags["title"] == "a talk"
+            assert "major_brand" not in tags or name.endswith((".mov", ".mp4"))
+            assert float(file.streams.video[0].average_rate) == pytest.approx(29.97, abs=0.01)

@@ -299,3 +299,38 @@ def test_fix_refuses(
         status, printed, err = run("score", *videos, *options, target)
         assert (status, printed) == (2, "") and words in err and err.count("\n") == 1
     assert not out.exists()
+
+
+def test_what_was_not_read_of_a_video_is_said(run: Run, net: Path, tmp_path: Path) -> None:
+    clip = talk(1, n_frames=100)
+    whole = write_video(tmp_path / "talk.mkv", clip.frames, audio=clip.audio).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: 2 * len(whole) // 3])
+    argv = ["score", tmp_path / "cut.mkv", "--weights", net, "--detector", "none"]
+    status, out, err = run(*argv, "--json")
+    assert status == 0 and "truncated" in json.loads(out)["note"]
+    assert f"{tmp_path / 'cut.mkv'}: truncated" in err
+    (tmp_path / "whole.mkv").write_bytes(whole)
+    argv[1] = tmp_path / "whole.mkv"
+    assert json.loads(run(*argv, "--json")[1])["note"] is None
+
+
+def test_a_video_whose_picture_cannot_be_drawn_costs_no_other(
+    run: Run, video: Path, net: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("")
+    argv = ["--weights", net, "--detector", "none", "--pictures", tmp_path / "taken", "--json"]
+    status, out, _ = run("score", video, video, *argv)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 2 and len(rows) == 2 and all("taken" in row["error"] for row in rows)
+
+
+def test_scores_go_by_yunets_boxes_wherever_they_are_made(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from syncdisc_plugin.data.prepare import PrepareSettings
+
+    asked = []
+    monkeypatch.setattr("syncdisc_plugin.faces.load_detector", lambda name, **_: asked.append(name))
+    Scorer(net, PrepareSettings(device="cuda"))
+    Scorer(net, PrepareSettings(detector="sfd", device="cuda"))
+    assert asked == ["yunet", "sfd"]

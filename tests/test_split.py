@@ -231,3 +231,19 @@ def test_some_frames_are_of_speakers_in_turn_until_there_are_enough(tmp_path: Pa
     store = add_clips(tmp_path, {"ann": [100] * 9, "bob": [100] * 9})
     some = some_frames(store.clips, 350)
     assert sorted(clip.speaker for clip in some) == ["ann", "ann", "bob", "bob"]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_split_by_video_does_not_outlive_its_only_speaker(tmp_path: Path, stored: bool) -> None:
+    """A first try with one folder, then all the footage."""
+    first = split_store(add_clips(tmp_path, {"ann": [100] * 4}))
+    assert first.apart and speakers(first.train) & speakers(first.heldout)
+    store = add_clips(tmp_path, crowd())
+    split = split_store(store, stored=stored)
+    assert split.apart and not speakers(split.train) & speakers(split.heldout)
+
+
+def test_some_frames_of_many_speakers_are_no_more_than_were_asked_for(tmp_path: Path) -> None:
+    store = add_clips(tmp_path, {f"speaker {i}": [100] * 3 for i in range(20)})
+    some = some_frames(store.clips, 350)
+    assert len(some) == 4 == len(speakers(some))

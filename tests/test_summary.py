@@ -173,3 +173,21 @@ def test_aligned_figures_do_not_count_a_clips_own_lag() -> None:
 def test_a_clip_that_no_offset_fits_is_not_aligned() -> None:
     got = summary(random_clips(1, 80), SCALE, BIAS)
     assert got["pair_accuracy_aligned"] == got["pair_accuracy"]
+
+
+def test_a_figure_of_one_speaker_has_no_interval() -> None:
+    """Only one of six has two clips: nothing is known of the others' second ones."""
+    clips = many()
+    alone = [*clips[0:2], *clips[2::2]]
+    tally = Tally(alone, SCALE, BIAS)
+    spread = tally.intervals(tally.figures)
+    assert spread is not None and spread["pair_accuracy"] is not None
+    distances = spread["pair_accuracy_by_distance"]
+    assert distances["other_clip_same_speaker"] is None
+    assert distances["other_speaker"] is not None
+
+
+def test_ranges_come_in_the_order_of_their_numbers() -> None:
+    names = ["192 px and more", "48-96 px", "0-48 px", "96-192 px"] * 3
+    found = Tally(many(), SCALE, BIAS).group(names)
+    assert list(found) == ["0-48 px", "48-96 px", "96-192 px", "192 px and more"]

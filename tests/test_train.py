@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from tiny_run import PROGRAM, SETTINGS
 
 from syncdisc_plugin import SyncLoss, weights
+from syncdisc_plugin.data.ahead import threads_beside
 from syncdisc_plugin.data.embed import embed_clips, embed_frames
+from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.split import Split, split_store
 from syncdisc_plugin.data.store import ClipStore
@@ -29,7 +31,7 @@ from syncdisc_plugin.evaluate.report import write_report
 from syncdisc_plugin.evaluate.views import load_with_view, view_for
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.train import GapSettings, StageSettings, TrainSettings, train
-from syncdisc_plugin.train.clips import clips_for
+from syncdisc_plugin.train.clips import clips_for, judge_for
 from syncdisc_plugin.train.folder import run_split
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.progress import Progress, read_progress
@@ -447,3 +449,58 @@ def test_a_reference_sees_the_store_in_its_own_size(tiny_store: ClipStore, tmp_p
 def test_a_gpu_that_is_not_there(tiny_store: ClipStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--device: cuda .* no GPU"):
         train(tiny_store, tmp_path / "run", replace(SETTINGS, device="cuda"))
+
+
+def test_one_process_at_a_time_is_at_work_on_a_run(tiny_store: ClipStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    held = Lock(run, run=True)
+    with pytest.raises(RunError, match="no other process at work on this run"):
+        train(tiny_store, run, SETTINGS)
+    assert sorted(path.name for path in run.iterdir()) == ["lock"]
+    held.release()
+    train(tiny_store, run, replace(SETTINGS, last_stage=1))
+    held = Lock(run, run=True)  # it was let go
+    with pytest.raises(RunError, match="Wait for it or stop it, or give another --out"):
+        train(tiny_store, run, SETTINGS, resume=True)
+    held.release()
+
+
+def test_a_filter_that_is_stopped_leaves_nothing(
+    finished: Path, tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    shutil.copy(finished / "stage1.safetensors", tmp_path)
+    split, interrupt = split_store(tiny_store), Interrupt()
+    settings = replace(SETTINGS, precision="fp32")
+
+    def judged() -> object:
+        device = torch.device("cpu")
+        return judge_for(2, tmp_path, tiny_store, split, settings, device, 0, interrupt)
+
+    interrupt.asked = True
+    assert judged() is None and not (tmp_path / "filter.jsonl").exists()
+    interrupt.asked = False
+    assert judged() is not None and (tmp_path / "filter.jsonl").exists()
+
+
+def test_passes_over_the_clips_count_in_a_budget_of_minutes() -> None:
+    settings = TrainSettings(minutes=10)
+    timed = Progress(step_seconds=1.0)
+    shares = [0.5, 0.2, 0.3]
+    alone = plan_steps(timed, 1, shares, settings, 0.0)
+    assert plan_steps(timed, 1, shares, settings, 0.0, aside_s=300.0) == pytest.approx(
+        alone / 2, abs=1
+    )
+    assert plan_steps(timed, 1, shares, settings, 0.0, aside_s=1e6) == 10
+
+
+def test_threads_that_make_batches_share_the_cores_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("syncdisc_plugin.data.ahead.cores", lambda: 96)
+    monkeypatch.setenv("WORLD_SIZE", "64")  # eight machines
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert threads_beside("cuda") == 8
+    monkeypatch.setattr("syncdisc_plugin.data.ahead.cores", lambda: 32)
+    assert threads_beside("cuda") == 3
+    assert threads_beside("cpu") == 1

@@ -31,9 +31,9 @@ from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.measure import (
     Heldout,
     clip_scores,
+    may_replace,
     measure_heldout,
     measure_lag,
-    no_worse,
     write_heldout,
 )
 from syncdisc_plugin.train.progress import Progress
@@ -279,7 +279,7 @@ class Trainer:
             "similarity_false": float(pairs.false.mean()),
         }
         scores = clip_scores(clips)
-        if not p.best or no_worse(scores, p.best) or sum(scores) >= sum(p.kept):
+        if not p.best or may_replace(scores, p.kept or p.best, p.best):
             self._keep(stage, average, values)
             p.kept = scores
         if not p.best or sum(scores) > sum(p.best):

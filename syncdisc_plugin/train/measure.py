@@ -167,12 +167,16 @@ def clip_scores(clips: list[Embedded]) -> list[float]:
     return (pairs + np.array(pm)).tolist()
 
 
-def no_worse(now: list[float], best: list[float]) -> bool:
-    """Whether later weights, which the schedule has cooled further, may replace the best ones.
+def may_replace(now: list[float], kept: list[float], best: list[float]) -> bool:
+    """Whether later weights, which the schedule has cooled further, are to take the place of those
+    that are kept.
 
     On a few clips the best of several measurements is best by luck: the later one is taken unless
-    it is worse by more than a standard error of the paired difference.
+    it is worse than that by more than a standard error of the paired difference; and in any case
+    where it is as good as what it replaces.
     """
+    if sum(now) >= sum(kept):
+        return True
     difference = np.array(now) - np.array(best)
     error = difference.std(ddof=1) / math.sqrt(len(now)) if len(now) > 1 else 0.0
     return bool(difference.mean() >= -error)
