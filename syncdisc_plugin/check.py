@@ -233,7 +233,11 @@ def _rank(pairs: torch.Tensor) -> np.ndarray:
     """(B,) share of an item's false pairs, both ways, that its true pair beats."""
     own = pairs.diagonal()
     off = 1 - torch.eye(len(pairs), device=pairs.device)
-    wins = ((own[:, None] > pairs).float() + (own[:, None] > pairs.T).float()) * off
+    # Two that are equal, as those of silences are, count as half: chance is 50%.
+    wins = sum(
+        (own[:, None] > p).float() + (own[:, None] == p).float() / 2 for p in (pairs, pairs.T)
+    )
+    wins = wins * off
     return (wins.sum(1) / (2 * off.sum(1))).cpu().numpy()
 
 
@@ -258,8 +262,14 @@ def _readings(how: FrameFormat, frames: torch.Tensor) -> list[Reading]:
             out.append(
                 Reading(f'value range: say value_range="{name}"', replace(how, value_range=name))
             )
-    flat = {"(b t) c h w": "(t b) c h w", "(t b) c h w": "(b t) c h w"}
-    layout = how.layout or ("(b t) c h w" if frames.ndim == 4 and frames.shape[1] == 3 else "")
+    flat = {
+        "(b t) c h w": "(t b) c h w",
+        "(t b) c h w": "(b t) c h w",
+        "b (t c) h w": "b (c t) h w",
+        "b (c t) h w": "b (t c) h w",
+    }
+    guessed = "(b t) c h w" if frames.shape[1] == 3 else "b (t c) h w"
+    layout = how.layout or (guessed if frames.ndim == 4 else "")
     if layout in flat:
         turned = flat[layout]
         out.append(Reading(f'order of frames: say layout="{turned}"', replace(how, layout=turned)))

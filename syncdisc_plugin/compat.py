@@ -39,7 +39,8 @@ class _StandIn(nn.Module):
         self, frames: torch.Tensor, mel: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Video and audio (B, 2), whose cosine is the probability."""
-        p = torch.exp(-self.sync(frames, mel)).clamp(max=MOST)
+        # Frames that are not finite are no reason for the host's BCE to raise.
+        p = torch.exp(-self.sync(frames, mel)).nan_to_num(0.0).clamp(max=MOST)
         v = torch.stack([p, (1 - p.square()).sqrt()], dim=1)
         a = torch.zeros_like(v)
         a[:, 0] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,9 @@ class FrameFormat:
                 )
         if self.layout is not None and self.layout not in LAYOUTS:
             raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {self.layout!r}.")
-        if self.n_frames is not None and (not isinstance(self.n_frames, int) or self.n_frames < 1):
+        if self.n_frames is not None and (
+            not isinstance(self.n_frames, Integral) or self.n_frames < 1
+        ):
             raise ValueError(
                 f"n_frames: expected a number of frames of one item, got {self.n_frames!r}."
             )
@@ -85,7 +88,7 @@ class FrameFormat:
                     f"ratios of the frame, got {self.region!r}."
                 )
             return REGIONS[self.region]
-        if len(self.region) != 4 or not all(isinstance(x, int | float) for x in self.region):
+        if len(self.region) != 4 or not all(isinstance(x, Real) for x in self.region):
             raise ValueError(
                 f"region: expected four numbers (top, bottom, left, right), got {self.region!r}."
             )

@@ -79,7 +79,7 @@ def log_mel(audio: torch.Tensor, spec: MelSpec | None = None) -> torch.Tensor:
         padded,
         n_fft=spec.n_fft,
         hop_length=spec.hop,
-        window=torch.hann_window(spec.n_fft, device=wave.device),
+        window=torch.hann_window(spec.n_fft, dtype=wave.dtype, device=wave.device),
         center=False,
         return_complex=True,
     )

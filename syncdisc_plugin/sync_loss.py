@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from syncdisc_plugin import weights as checkpoints
 from syncdisc_plugin.check import SyncCheck, check
@@ -125,7 +126,8 @@ class SyncLoss(nn.Module):
         self._elsewhere: dict[torch.device, Judge] = {}
         self.objective, self.reduction = Objective(kind, windows, contrast), reduction
         self.weight, self.max_gradient = weight, max_gradient
-        self._checked, self._calls = False, 0
+        # In one object, which nn.DataParallel's replicas share.
+        self._looks = _Looks()
 
     @classmethod
     def for_host(cls, name: str, weights: str | Path = "base", **changes: Any) -> SyncLoss:
@@ -263,16 +265,17 @@ class SyncLoss(nn.Module):
                 f"the frames, got {audio.device}. Move it there with .to(frames.device)."
             )
         heard, starts = sound_windows(mel, waveform, start, self.format.fps, len(x), n, spec)
-        if not self._checked:
+        looks = self._looks
+        if not looks.checked:
             self.format.check_values(frames)
             if waveform is None:
                 check_mel_values(heard, spec)
             else:
                 check_waveform_values(waveform)
-            self._checked = True
+            looks.checked = True
         if not torch.compiler.is_compiling():  # to count would compile anew at every call
-            self._calls += 1
-            if 1 < self._calls <= LAST_LOOK and self._calls & (self._calls - 1) == 0:
+            looks.calls += 1
+            if 1 < looks.calls <= LAST_LOOK and looks.calls & (looks.calls - 1) == 0:
                 self._look_again(frames)
         return x, heard, starts
 
@@ -286,8 +289,8 @@ class SyncLoss(nn.Module):
         try:
             self.format.check_values(frames)
         except ValueError as error:
-            warnings.warn(f"SyncLoss, call {self._calls}: {error}", stacklevel=4)
-            self._calls = LAST_LOOK
+            warnings.warn(f"SyncLoss, call {self._looks.calls}: {error}", stacklevel=4)
+            self._looks.calls = LAST_LOOK
 
     def _net_on(self, device: torch.device) -> Judge:
         """The judge, or a copy of it where the frames lie.
@@ -335,7 +338,7 @@ class SyncLoss(nn.Module):
         def judge(items: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             part, edges = self._cut(items)
             part = part.detach().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):
                 loss = self.objective(net, self._see(part, edges), sounds, rows)
                 (gradient,) = torch.autograd.grad(loss.sum(), part)
             norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
@@ -356,6 +359,19 @@ class SyncLoss(nn.Module):
     def extra_repr(self) -> str:
         """Shown by print(model)."""
         return f"{self.format}, {self.objective}, weight={self.weight}"
+
+
+@dataclass
+class _Looks:
+    """How often values were looked at."""
+
+    checked: bool = False
+    calls: int = 0
+
+
+def _as_it_is(x: torch.Tensor) -> torch.Tensor:
+    """A host's checkpointing would else run its generator again for what is saved in here."""
+    return x
 
 
 class _Judged(torch.autograd.Function):

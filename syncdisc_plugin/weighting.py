@@ -210,7 +210,18 @@ def _gradient_norm(name: str, loss: torch.Tensor, frames: torch.Tensor) -> torch
         )
     for scale in SCALES:
         start = torch.full_like(loss, scale)
-        (gradient,) = torch.autograd.grad(loss, frames, start, retain_graph=True, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(
+                loss, frames, start, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as error:
+            if "donated" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{name}: its compiled graph gives its buffers away at the first backward pass, "
+                "and a gradient is measured before yours. Set "
+                "torch._functorch.config.donated_buffer = False before it is compiled."
+            ) from error
         if gradient is None:
             raise ValueError(
                 f"{name}: expected to depend on the frames, but it does not. Compute it from the "

@@ -70,10 +70,11 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
     """
     path = resolve(ref)
     about = read_about(path)
-    with torch.random.fork_rng(devices=[]):  # a host's seed is its own
+    # A host's seed is its own; and so is the device on which, or on none, it builds its nets.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         net = Discriminator(about["spec"], about["architecture"]).float()  # whatever the default
     try:
-        with safe_open(path, framework="pt") as file:
+        with torch.device("cpu"), safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         net.load_state_dict(tensors, strict=True)
         del tensors
@@ -95,7 +96,11 @@ def load_judge(ref: str | Path = "base", device: str | torch.device = "cpu") -> 
         WeightsError: as `load` and `nn.foreign.read` raise it.
     """
     path = resolve(ref)
-    return load(path, device) if _is_ours(path) else foreign.read(path).to(device)
+    if _is_ours(path):
+        return load(path, device)
+    with torch.device("cpu"):  # whatever a host builds its nets on
+        judge = foreign.read(path)
+    return judge.to(device)
 
 
 def read_about(ref: str | Path) -> dict[str, Any]:

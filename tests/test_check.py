@@ -133,11 +133,16 @@ def test_a_host_that_suits(t: int) -> None:
         ),
         (
             FrameFormat(),
+            lambda s: (s.frames.flatten(1, 2), s.mel()),
+            'say layout="b (c t) h w"',
+        ),
+        (
+            FrameFormat(),
             lambda s: (zoomed_out(s.frames), s.mel()),
             "the frames show more than the face: say region=(0.12, 0.88, 0.12, 0.88)",
         ),
     ],
-    ids=["bgr for rgb", "rgb for bgr", "order of flattened", "loose crop"],
+    ids=["bgr for rgb", "rgb for bgr", "order of flattened", "colours first", "loose crop"],
 )
 def test_a_host_that_says_something_else_than_it_does(
     how: FrameFormat, change: Callable[[Show], object], advice: str
@@ -336,3 +341,11 @@ def test_shipped_weights_on_real_batches(clips_dir: Path, models_dir: Path, tmp_
     assert SyncLoss().check(batches(early_by=3)).offset_frames == 3
     wrong = SyncLoss(value_range="-1..1").check(batches())
     assert 'value_range="0..1"' in wrong.advice, str(wrong)
+
+
+def test_items_that_sound_alike_are_at_chance() -> None:
+    def silent(s: Show) -> tuple[torch.Tensor, torch.Tensor]:
+        return s.frames, torch.full_like(s.mel(), -4.0)
+
+    found = check(Lantern(), FrameFormat(), shows(change=silent))
+    assert found.accuracy == pytest.approx(0.5, abs=0.05)

@@ -97,3 +97,15 @@ def test_latentsyncs_order_and_halves(path: Path) -> None:
     # The box lies on whole pixels in both only within rounding.
     torch.testing.assert_close(bce_of_cosine(v, a), ours, rtol=0.05, atol=0.05)
     assert host("latentsync").frames.box[0] < 0.5
+
+
+def test_frames_that_are_not_finite_do_not_end_the_hosts_bce(path: Path) -> None:
+    whole = faces(3, 3, 5, 96, 96)
+    expert = SyncNet_color(path)
+    half = whole[:, :, :, 48:].transpose(1, 2).flatten(1, 2)
+    bce_of_cosine(*expert(MEL, half))
+    half[0] = torch.nan
+    half.requires_grad_()
+    loss = bce_of_cosine(*expert(MEL, half))
+    loss.backward()
+    assert loss.isfinite() and half.grad is not None and half.grad[1:].isfinite().all()

@@ -248,6 +248,28 @@ def test_one_waveform_serves_all_items(path: Path) -> None:
         torch.testing.assert_close(loss[row], sync(x[row : row + 1], cut)[0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_file_that_ends_in_speech_has_the_mel_of_its_whole(path: Path) -> None:
+    rng = torch.Generator().manual_seed(3)
+    wave = torch.randn(32000, generator=rng) * 0.1
+    wave[-1] = 0.5
+    whole = log_mel(wave)
+    heard, starts = waveform_windows(wave[None], torch.tensor([45]), 25, 1, 1, SPEC)
+    mine = heard[0, :, int(starts[0, 0]) :][:, :16]
+    there = whole[:, 144:160]
+    torch.testing.assert_close(mine[:, : there.shape[1]], there, rtol=0, atol=2e-4)
+
+
+def test_loud_footage_may_overshoot(path: Path) -> None:
+    """Lossy codecs give samples beyond 1 for what was recorded at the limit."""
+    rng = torch.Generator().manual_seed(4)
+    wave = (torch.randn(48000, generator=rng) * 0.3).clamp(-1, 1)
+    wave[::2000] = 1.35
+    assert SyncLoss(path)(frames(batch=1), waveform=wave, start=5).isfinite()
+    for wrong in (wave * 32768, wave * 4, torch.where(wave > 1, torch.nan, wave)):
+        with pytest.raises(ValueError, match=r"waveform: expected values in \[-1, 1\]"):
+            SyncLoss(path)(frames(batch=1), waveform=wrong, start=5)
+
+
 def test_audio_may_end_within_the_last_window(path: Path) -> None:
     """A host's file often ends a few milliseconds before its video does."""
     wave = torch.zeros(16000 * 2 - 800)
@@ -324,5 +346,5 @@ def test_a_rate_that_is_no_whole_number_does_not_drift() -> None:
 
 
 def test_a_start_before_the_sound_is_refused() -> None:
-    with pytest.raises(ValueError, match="start: frames -4"):
+    with pytest.raises(ValueError, match="start: expected frame numbers of at least 0, got -4"):
         SyncLoss()(torch.rand(1, 3, 5, 96, 96), waveform=torch.rand(48000) * 0.2, start=-4)

@@ -94,6 +94,42 @@ def test_gradient_checkpointing(path: Path) -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_checkpointing_runs_a_generator_no_more_often_than_it_must(path: Path) -> None:
+    """Pieces of a batch are differentiated one by one, which is no reason to draw them anew."""
+    sync, mel = SyncLoss(path), batch(size=40)
+    model = Generator()
+    calls = 0
+
+    def step(mel: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return sync(model(mel), mel)
+
+    checkpoint(step, mel, use_reentrant=False).backward()
+    assert calls == 2
+
+
+def test_a_host_that_is_built_on_no_device(path: Path) -> None:
+    """FSDP2's way: shapes first, then weights where they belong."""
+    with torch.device("meta"):
+        model = Generator(SyncLoss(path))
+    model.to_empty(device="cpu")
+    plain, mel = SyncLoss(path), batch()
+    x = torch.rand(len(mel), 3, 5, 96, 96)
+    assert torch.equal(model.sync(x, mel), plain(x, mel))
+
+
+def test_replicas_look_at_values_as_often_as_one(path: Path) -> None:
+    """nn.DataParallel makes them anew for every call."""
+    sync, mel = SyncLoss(path), batch()
+    good = torch.rand(len(mel), 3, 5, 96, 96)
+    sync._replicate_for_data_parallel()(good, mel)
+    bad = good.clone()
+    bad[0, 0, 0, 0, 0] = torch.nan
+    for _ in range(3):  # no night ends for one batch
+        sync._replicate_for_data_parallel()(bad, mel)
+
+
 def test_compiled_steps_are_the_same(path: Path) -> None:
     """Through dynamo and AOT autograd; the code generator behind them needs a compiler."""
     sync, mel = SyncLoss(path), batch()

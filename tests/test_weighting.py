@@ -234,3 +234,18 @@ def test_it_rests_by_the_smoothed_loss() -> None:
     weight = SyncWeight(ratio=0.25, ramp_steps=0, every=10, largest=10, true_loss=4.0)
     first = weight(*losses())
     assert weight(*losses(0.1)) == first  # not measured at this step
+
+
+def test_a_compiled_graph_that_gives_its_buffers_away_is_named() -> None:
+    class Donating(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx: object, *_: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("compiled with non-empty donated buffers which requires ...")
+
+    frames = torch.rand(2, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="donated_buffer = False before it is compiled"):
+        SyncWeight()(frames.mean(), Donating.apply(frames), frames)
