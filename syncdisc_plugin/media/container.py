@@ -126,7 +126,8 @@ class Decoding:
 
     def note(self, kind: str) -> str | None:
         """What is to be said of it, or None."""
-        return f"{kind}: {self.damaged} damaged packets skipped" if self.damaged else None
+        many = "packet" if self.damaged == 1 else "packets"
+        return f"{kind}: {self.damaged} damaged {many} skipped" if self.damaged else None
 
 
 def trimmed_s(path: Path) -> float:

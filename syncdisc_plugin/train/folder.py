@@ -9,6 +9,7 @@ from pathlib import Path
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
+from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.split import Split, chosen_split, split_store
@@ -78,7 +79,7 @@ def begin_run(
 
 def abandon_run(run: Path) -> None:
     """Leave nothing of a run that was refused before its first step."""
-    for name in (SETTINGS, CLIPS, START, "reference.json"):
+    for name in (SETTINGS, CLIPS, START, "reference.json", LOCK):
         (run / name).unlink(missing_ok=True)
 
 
