@@ -592,6 +592,27 @@ def test_what_fails_late_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list((out / "shards").iterdir())
 
 
+@pytest.mark.usefixtures("in_process")
+def test_a_disk_that_fails_for_a_moment_is_not_held_against_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(60), audio=babble(2.4))
+
+    def clips(self: Footage) -> Iterator[Any]:
+        yield from clips_of(self)
+        raise OSError(errno.EIO, "Input/output error")
+
+    clips_of = Footage.clips
+    with monkeypatch.context() as failing:
+        failing.setattr(Footage, "clips", clips)
+        (row,) = prepare([video], out, settings=WHOLE).refused
+    assert (
+        "a.mp4: cannot be read (Input/output error). The same command tries again." in row["reason"]
+    )
+    assert prepare([video], out, settings=WHOLE).clips == 1  # and so it does
+
+
 # --- shots, and what is recorded of clips
 
 

@@ -101,7 +101,7 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
     name = CONTAINERS[target.suffix.lower()]
     tags = {k: v for k, v in file.metadata.items() if k not in _BRAND_TAGS}
     options = dict(_MOVIE) if name in EDIT_LIST else {}
-    if options and set(tags) - _USUAL_TAGS:
+    if options and {k.lower() for k in tags} - _USUAL_TAGS:
         options["movflags"] += "+use_metadata_tags"
     # A clock that starts late as a whole, as broadcasts' do, starts at 0.
     start_s = Fraction(max(0, file.start_time or 0), av.time_base)
@@ -162,7 +162,7 @@ def _add(out: Any, stream: Any, target: Path) -> Any:
     if stream.codec_context.codec_tag == "hvc1" and out.format.name in EDIT_LIST:
         copy.codec_context.codec_tag = "hvc1"  # Apple's players refuse the default, hev1.
     copy.time_base = stream.time_base
-    if stream.type == "video":  # else Matroska says its clock's rate
+    if stream.type == "video" and stream.average_rate:  # else Matroska says its clock's rate
         copy.codec_context.framerate = stream.average_rate
     copy.metadata.update(stream.metadata)
     copy.disposition = stream.disposition

@@ -70,6 +70,8 @@ def begin_run(
     """
     run.mkdir(parents=True, exist_ok=True)
     held.callback(Lock(run, run=True).release)
+    if (run / SETTINGS).exists():  # another process has begun one since it was looked for
+        raise RunError(f"--out {run}: holds a run by now. Give another folder.")
     if start:
         weights.save(start, run / START, init_from=settings.init_from)
     write_text(run / SETTINGS, json.dumps(asdict(settings), indent=1))

@@ -396,7 +396,8 @@ class Trainer:
             (len(shares) - stage + 1) * _frames(self.split.heldout)  # at the ends of stages
             + (len(shares) - stage) * _frames(self.split.train)  # by the filters between them
         )
-        if stage == 1 and self.progress.step == REPLAN[0] and aside > 30 * self.s.minutes > 0:
+        is_first = stage == 1 and self.progress.step == REPLAN[0] and not self.s.steps
+        if is_first and aside > 30 * self.s.minutes:  # half of it
             self._say(
                 f"--minutes {self.s.minutes:g}: about {aside / 60:.0f} go into judging and "
                 "measuring the clips alone. Give more, or fewer clips (--choose)."
