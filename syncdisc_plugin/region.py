@@ -17,6 +17,7 @@ from syncdisc_plugin.sync_loss import SyncLoss
 # frame repeated on each side its box is nearest to the one in the whole picture.
 BORDER = 0.5
 FEWEST = 5  # frames with a face
+FAR_ABOVE = -0.35  # of the frame's height: the detector has not seen what is there
 LEAST_SHARE = 0.5  # of the frames: below that they are hardly faces as the detector knows them
 
 
@@ -26,7 +27,8 @@ class Located:
 
     region: Box
     """(top, bottom, left, right) of its box in ratios of the frame, medians; what `SyncLoss(region=
-    ...)` takes. Good to about 0.05 where the frame ends at the face, better where it shows more."""
+    ...)` takes. Good to about 0.05 where the frame ends at the face, better where it shows more; of
+    frames without eyes and brows the upper edge is a guess."""
     spread: float
     """Median distance of single frames' edges from these, the largest of the four; in ratios."""
     found: int
@@ -37,10 +39,16 @@ class Located:
     def __str__(self) -> str:
         """One line to print."""
         edges = ", ".join(f"{edge:g}" for edge in self.region)
-        return (
+        words = (
             f"locate: say region=({edges}); the detector sees a face in {self.found} of "
             f"{self.looked} frames, its edges vary by ± {self.spread:.2f}"
         )
+        if self.region[0] < FAR_ABOVE:
+            words += (
+                "; most of the face lies above the frame, so the upper edge is a guess: if the "
+                'frames are lower halves of faces, say region="lower"'
+            )
+        return words
 
 
 def locate(

@@ -17,6 +17,7 @@ from syncdisc_plugin import SyncLoss, locate, weights
 from syncdisc_plugin.faces import load_detector
 from syncdisc_plugin.media import decode
 from syncdisc_plugin.nn import Architecture, Discriminator
+from syncdisc_plugin.region import Located
 from syncdisc_plugin.spec import ClipSpec
 
 BOX = (0.25, 0.75, 0.4, 0.9)
@@ -163,3 +164,8 @@ def test_a_few_faces_say_nothing(path: Path) -> None:
     some = torch.cat([frames(6), torch.zeros(12, 3, 5, 80, 120)])
     with pytest.raises(ValueError, match="in 6 of 18"):
         locate(SyncLoss(path), [some])
+
+
+def test_an_upper_edge_that_nobody_saw_is_said_to_be_a_guess() -> None:
+    assert "is a guess" in str(Located((-0.55, 0.98, 0.0, 1.0), 0.04, 14, 16))
+    assert "guess" not in str(Located((-0.1, 0.98, 0.0, 1.0), 0.04, 14, 16))
