@@ -89,7 +89,7 @@ def train_generator(
             "the reference generator is trained by one process on one device. Start it without "
             "torchrun."
         )
-    # The gradients of a mean over many pixels are full of them: twice as slow on a CPU.
+    # The gradients of a mean over many pixels are full of them (bench/precision.py).
     with Interrupt() as interrupt, denormals_as_zero():
         return GeneratorTrainer(
             store, run, settings or GeneratorTrainSettings(), resume, interrupt
