@@ -110,7 +110,7 @@ class Tally:
             w = np.zeros(len(part))
             w[part] = times[speaker]
             draws.append(of(w))
-        alone = [of(part & (self.speakers == name)) for name in names]
+        alone = [of((part & (self.speakers == name)).astype(float)) for name in names]
         out = _spread(draws, alone)
         if out.get("ece"):
             # A sum of absolute errors only grows when speakers are drawn anew: its spread is laid
