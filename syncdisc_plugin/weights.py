@@ -73,14 +73,15 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
     # A host's seed is its own; and so is the device on which, or on none, it builds its nets.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         net = Discriminator(about["spec"], about["architecture"]).float()  # whatever the default
-    try:
-        with torch.device("cpu"), safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        net.load_state_dict(tensors, strict=True)
-        del tensors
-    except (SafetensorError, RuntimeError) as error:
-        what = " ".join(str(error).split()).rstrip(".")[:400]
-        raise WeightsError(f"weights {path}: {what}. Write it again with the trainer.") from error
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            net.load_state_dict(tensors, strict=True)
+            del tensors
+        except (SafetensorError, RuntimeError) as error:
+            what = " ".join(str(error).split()).rstrip(".")[:400]
+            again = "Write it again with the trainer."
+            raise WeightsError(f"weights {path}: {what}. {again}") from error
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval()
 

@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -575,18 +575,23 @@ def test_what_cannot_be_read_today_keeps_its_clips(tmp_path: Path) -> None:
     assert (found.videos, found.refused, found.finished) == (0, [], 1)
 
 
+def failing_late(error: Exception) -> Callable[[Footage], Iterator[Any]]:
+    """`Footage.clips` that raises after its last clip."""
+    real = Footage.clips
+
+    def clips(self: Footage) -> Iterator[Any]:
+        yield from real(self)
+        raise error
+
+    return clips
+
+
 @pytest.mark.usefixtures("in_process")
 def test_what_fails_late_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video, out = tmp_path / "a.mp4", tmp_path / "store"
     write_video(video, grey(60), audio=babble(2.4))
     monkeypatch.setattr("syncdisc_plugin.data.worker.SHARD_FRAMES", 10)
-
-    def clips(self: Footage) -> Iterator[Any]:
-        yield from clips_of(self)
-        raise ArithmeticError("late")
-
-    clips_of = Footage.clips
-    monkeypatch.setattr(Footage, "clips", clips)
+    monkeypatch.setattr(Footage, "clips", failing_late(ArithmeticError("late")))
     (row,) = prepare([video], out, settings=WHOLE).refused
     assert "ArithmeticError: late" in row["reason"]
     assert not list((out / "shards").iterdir())
@@ -599,13 +604,9 @@ def test_a_disk_that_fails_for_a_moment_is_not_held_against_a_video(
     video, out = tmp_path / "a.mp4", tmp_path / "store"
     write_video(video, grey(60), audio=babble(2.4))
 
-    def clips(self: Footage) -> Iterator[Any]:
-        yield from clips_of(self)
-        raise OSError(errno.EIO, "Input/output error")
-
-    clips_of = Footage.clips
     with monkeypatch.context() as failing:
-        failing.setattr(Footage, "clips", clips)
+        error = OSError(errno.EIO, "Input/output error")
+        failing.setattr(Footage, "clips", failing_late(error))
         (row,) = prepare([video], out, settings=WHOLE).refused
     assert (
         "a.mp4: cannot be read (Input/output error). The same command tries again." in row["reason"]

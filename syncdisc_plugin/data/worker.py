@@ -108,8 +108,7 @@ def _prepare_video(job: Job) -> tuple[str, list[dict[str, Any]]]:
         except OSError as error:
             if is_machines_fault(error):
                 raise
-            reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
-            return _unread(job, error, reason)
+            return _again(job, error)
         return _if_unchanged(job, *_rows_of(job, video))
 
 
@@ -143,8 +142,7 @@ def _rows_of(job: Job, video: Path) -> tuple[str, list[dict[str, Any]]]:
             raise
         if isinstance(error, OSError) and is_passing(error):
             _drop_shards(job, key)
-            reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
-            return _unread(job, error, reason)
+            return _again(job, error)
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     _drop_shards(job, key)
@@ -174,6 +172,12 @@ def _if_unchanged(
         "Run the same command again when nothing writes to it."
     )
     return _unread(job, OSError(), reason)
+
+
+def _again(job: Job, error: OSError) -> tuple[str, list[dict[str, Any]]]:
+    """A refusal for a disk or network that failed."""
+    reason = f"{job.path}: cannot be read ({error.strerror}). The same command tries again."
+    return _unread(job, error, reason)
 
 
 def _unread(job: Job, error: OSError, reason: str) -> tuple[str, list[dict[str, Any]]]:

@@ -6,7 +6,7 @@ import errno
 import heapq
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,17 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
         if is_passing(exc):
             raise
         raise MediaError(f"{path}: cannot be read as a video ({why(exc)}). {fix(exc)}") from exc
+
+
+@contextmanager
+def until_damage(said: Callable[[str], None]) -> Iterator[None]:
+    """Damage ends the block, and `said` is told why; what fails only for a while is raised."""
+    try:
+        yield
+    except BROKEN as exc:
+        if is_passing(exc):
+            raise
+        said(why(exc))
 
 
 def pick_stream(streams: Sequence[Any]) -> Any:

@@ -16,9 +16,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from syncdisc_plugin.errors import MediaError, is_passing
+from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media.container import (
-    BROKEN,
     JITTER_S,
     MAX_GAP_S,
     Decoding,
@@ -27,7 +26,7 @@ from syncdisc_plugin.media.container import (
     pick_stream,
     pictures,
     trimmed_s,
-    why,
+    until_damage,
 )
 from syncdisc_plugin.media.sound import Sound
 from syncdisc_plugin.media.turn import Turn, turn_of
@@ -125,17 +124,20 @@ class Recording:
         rgb = VideoReformatter()
 
         def pixels(shown: tuple[float, av.VideoFrame], f: int) -> np.ndarray:
+            if abs(f / self.fps - shown[0]) > HELD_S:
+                return np.zeros((self.source.height, self.source.width, 3), np.uint8)
             # Fixed to the first frame's size: streams may change theirs.
             frame = rgb.reformat(shown[1], width, height, "rgb24", threads=self.threads)
-            whole = turn(frame.to_ndarray())
-            return whole if abs(f / self.fps - shown[0]) <= HELD_S else np.zeros_like(whole)
+            return turn(frame.to_ndarray())
 
         f = 0
         shown: tuple[float, av.VideoFrame] | None = None
         with opened(self.path) as container:
             stream = pick_stream(container.streams.video)
             decoded = Decoding()
-            try:
+            with until_damage(
+                lambda why: self._noted(f"picture: stopped at {f / self.fps:.2f} s: {why}")
+            ):
                 for time_s, picture in pictures(container, stream, self.threads, decoded):
                     time_s += self.trimmed_s - self.start_s
                     if shown and time_s - shown[0] > MAX_GAP_S:
@@ -147,10 +149,6 @@ class Recording:
                         self._noted(decoded.note("picture"))
                         return
                     shown = time_s, picture
-            except BROKEN as exc:
-                if is_passing(exc):
-                    raise
-                self._noted(f"picture: stopped at {f / self.fps:.2f} s: {why(exc)}")
             self._noted(decoded.note("picture"))
             if shown is None:
                 raise MediaError(f"{self.path}: no frame can be decoded. Re-encode the file.")
@@ -192,7 +190,8 @@ def decode(
         _check_size(path, video.codec_context)
         video.codec_context.thread_count = threads
         heard, looked = Decoding(), Decoding()
-        try:
+        ended: list[str] = []
+        with until_damage(ended.append):
             for packet in container.demux(video, audio):
                 if packet.stream.index == audio.index:
                     for frame in heard(packet):
@@ -204,10 +203,8 @@ def decode(
                     # `frames` leaves those without a time out too.
                     timed = (f for f in looked(packet) if f.time is not None)
                     first = next(timed, None)
-        except BROKEN as exc:
-            if is_passing(exc):
-                raise
-            note = f"sound: stopped at {sound.end_s:.2f} s: {why(exc)}"
+        if ended:
+            note = f"sound: stopped at {sound.end_s:.2f} s: {ended[0]}"
         note = note or heard.note("sound")
         if first is None or first.time is None:
             raise MediaError(f"{path}: no frame with a time can be decoded. Re-encode the file.")

@@ -16,9 +16,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from syncdisc_plugin.errors import MediaError, is_passing
+from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media.container import (
-    BROKEN,
     JITTER_S,
     MAX_GAP_S,
     Decoding,
@@ -26,7 +25,7 @@ from syncdisc_plugin.media.container import (
     opened,
     pick_stream,
     pictures,
-    why,
+    until_damage,
 )
 from syncdisc_plugin.media.turn import turn_of
 
@@ -66,10 +65,8 @@ class PictureStream:
             if stream is None:
                 raise MediaError(f"{path}: no video stream. Give a video or a photograph.")
             need_decoder(self.path, stream)
-            try:
+            with until_damage(self._noted):
                 first = next((p for _, p in pictures(container, stream, threads)), None)
-            except BROKEN as exc:
-                self.note = why(exc)
             if first is None:
                 raise MediaError(f"{path}: no frame can be decoded. Re-encode the file.")
             self.fps = Fraction(str(stream.average_rate or stream.guessed_rate or 25))
@@ -140,19 +137,20 @@ class PictureStream:
         with opened(self.path) as container:
             stream = pick_stream(container.streams.video)
             decoded = Decoding()
-            try:
+            ended: list[str] = []
+            with until_damage(ended.append):
                 if seek_pts is not None:
                     container.seek(max(seek_pts, stream.start_time or 0), stream=stream)
                 for time_s, frame in pictures(container, stream, self.threads, decoded):
                     last_s = time_s
                     yield int(frame.pts or 0), frame  # A frame that has a time has a timestamp.
-                if seek_pts is None:
-                    self.note = self.note or decoded.note("picture")
-            except BROKEN as exc:
-                if is_passing(exc):
-                    raise
-                if seek_pts is None:
-                    self.note = self.note or f"picture: stopped at {last_s:.2f} s: {why(exc)}"
+            if seek_pts is None and ended:
+                self._noted(f"picture: stopped at {last_s:.2f} s: {ended[0]}")
+            elif seek_pts is None:
+                self._noted(decoded.note("picture"))
+
+    def _noted(self, words: str | None) -> None:
+        self.note = self.note or words
 
 
 class SoundStream:
@@ -188,13 +186,11 @@ class SoundStream:
             if video is not None and video.start_time is not None:
                 picture_s = float(video.start_time * video.time_base)
             decoded = Decoding()
-            try:
+            with until_damage(self._noted):
                 for packet in container.demux(stream):
                     first = next(iter(decoded(packet)), None)
                     if first is not None:
                         break
-            except BROKEN as exc:
-                self.note = why(exc)
             if first is None or not first.sample_rate:
                 raise MediaError(f"{path}: no sound can be decoded. Re-encode the file.")
             self.rate_hz, self.codec = first.sample_rate, stream.codec_context.name
@@ -238,7 +234,7 @@ class SoundStream:
         with opened(self.path) as container:
             stream = pick_stream(container.streams.audio)
             decoded = Decoding()
-            try:
+            with until_damage(lambda why: self._noted(f"sound: stopped at {end_s:.2f} s: {why}")):
                 for packet in container.demux(stream):
                     for frame in decoded(packet):
                         time_s = end_s if frame.time is None else frame.time - self._zero_s
@@ -253,11 +249,10 @@ class SoundStream:
                         end_s = run_s + n_in / frame.sample_rate
                         yield from given(frame)
                 yield from given(None)
-                self.note = self.note or decoded.note("sound")
-            except BROKEN as exc:
-                if is_passing(exc):
-                    raise
-                self.note = self.note or f"sound: stopped at {end_s:.2f} s: {why(exc)}"
+                self._noted(decoded.note("sound"))
+
+    def _noted(self, words: str | None) -> None:
+        self.note = self.note or words
 
     def packets(self) -> Iterator[tuple[float, av.Packet]]:
         """Undecoded packets with their times from t = 0 on, timestamps moved to that zero."""
