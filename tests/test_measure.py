@@ -13,7 +13,8 @@ from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.train import measure
-from syncdisc_plugin.train.measure import clip_scores, may_replace, measure_heldout
+from syncdisc_plugin.train.measure import measure_heldout
+from syncdisc_plugin.train.validation import clip_scores, may_replace
 
 
 def test_later_weights_are_taken_unless_they_are_clearly_worse() -> None:

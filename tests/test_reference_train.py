@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from generator_integration.reference.train import (
     main,
     train_generator,
 )
+from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import read_rows
 from syncdisc_plugin.data.sampling import Item
 from syncdisc_plugin.data.store import ClipStore
@@ -458,8 +460,8 @@ def test_ctrl_c_saves_and_resumes(tiny_store: ClipStore, tmp_path: Path) -> None
     settings = replace(SETTINGS, sync="none", steps=3, batch=2, save_seconds=100.0)
     run, interrupt = tmp_path / "run", Interrupt()
     interrupt.asked = True
-    with pytest.raises(KeyboardInterrupt):
-        GeneratorTrainer(tiny_store, run, settings, False, interrupt).train()
+    with pytest.raises(KeyboardInterrupt), ExitStack() as held:
+        GeneratorTrainer(tiny_store, run, settings, False, interrupt, held).train()
     progress = read_progress(run)
     assert progress is not None and progress.step == 1
     with pytest.raises(RunError, match="--resume"):
@@ -467,6 +469,21 @@ def test_ctrl_c_saves_and_resumes(tiny_store: ClipStore, tmp_path: Path) -> None
     train_generator(tiny_store, run, settings, resume=True)
     assert [r["step"] for r in _rows(run, "step")] == [1, 3]
     assert len(_rows(run, "data")) == 1
+
+
+def test_a_run_has_one_process(tiny_store: ClipStore, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, sync="none", steps=1, batch=2)
+    run, begun = tmp_path / "run", tmp_path / "begun"
+    with ExitStack() as held:
+        GeneratorTrainer(tiny_store, run, settings, False, Interrupt(), held).train()
+        with pytest.raises(RunError, match="no other process at work on this run"):
+            train_generator(tiny_store, run, settings, resume=True)
+        begun.mkdir()
+        held.callback(Lock(begun, run=True).release)
+        with pytest.raises(RunError, match="no other process at work on this run"):
+            train_generator(tiny_store, begun, settings)
+    assert [path.name for path in begun.iterdir()] == ["lock"]
+    train_generator(tiny_store, run, settings, resume=True)  # it was let go
 
 
 def test_what_is_refused_leaves_no_run(tiny_store: ClipStore, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from generator_integration.reference.sheet import write_sheet
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.cli.parsing import new_parser, say_what_stays
 from syncdisc_plugin.data.ahead import made_ahead, threads_beside
+from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.split import split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError, SyncDiscError
@@ -77,8 +78,8 @@ def train_generator(
         Path of the averaged generator.
 
     Raises:
-        RunError: the folder holds a run and `resume` is false, or the store's crop or the judge
-            does not suit it.
+        RunError: the folder holds a run and `resume` is false, another process is at work in it,
+            or the store's crop or the judge does not suit it.
         StoreError: too little footage for a held-out split, or another split is stored.
         WeightsError: the sync loss's weights cannot be read.
         ValueError: no clip is long enough.
@@ -90,10 +91,9 @@ def train_generator(
             "torchrun."
         )
     # The gradients of a mean over many pixels are full of them (bench/precision.py).
-    with Interrupt() as interrupt, denormals_as_zero():
-        return GeneratorTrainer(
-            store, run, settings or GeneratorTrainSettings(), resume, interrupt
-        ).train()
+    with Interrupt() as interrupt, denormals_as_zero(), ExitStack() as held:
+        settings = settings or GeneratorTrainSettings()
+        return GeneratorTrainer(store, run, settings, resume, interrupt, held).train()
 
 
 class GeneratorTrainer:
@@ -106,6 +106,7 @@ class GeneratorTrainer:
         settings: GeneratorTrainSettings,
         resume: bool,
         interrupt: Interrupt,
+        held: ExitStack,
     ) -> None:
         self.run, self._interrupt = run, interrupt
         self.path = run / "generator.safetensors"
@@ -115,6 +116,7 @@ class GeneratorTrainer:
                 f"--out {run}: holds a run. Add --resume to go on with it, or give another."
             )
         if begun:
+            held.callback(Lock(run, run=True).release)
             text = (run / "settings.json").read_text(encoding="utf-8")
             stored = GeneratorTrainSettings.from_dict(json.loads(text))
             settings = replace(stored, device=settings.device)  # it may go on elsewhere
@@ -173,6 +175,10 @@ class GeneratorTrainer:
             load_state(run, self.modules, self.optimisers)
             self.losses.load_state_dict(self.progress.weights)
         if not begun:  # only now: what was refused until here leaves no run behind
+            run.mkdir(parents=True, exist_ok=True)
+            held.callback(Lock(run, run=True).release)
+            if (run / "settings.json").exists():
+                raise RunError(f"--out {run}: holds a run by now. Give another folder.")
             write_text(run / "settings.json", json.dumps(asdict(s), indent=1))
         self.log = RunLog(run, (STAGE, self.progress.step) if begun else None)
         if not self.progress.step:

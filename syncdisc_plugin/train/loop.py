@@ -14,28 +14,18 @@ from tqdm import tqdm
 
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.ahead import threads_beside
-from syncdisc_plugin.data.embed import embed_clips
 from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.sampling import Batch, Item, Sampler
 from syncdisc_plugin.data.split import Split, some_frames
 from syncdisc_plugin.data.store import ClipStore
-from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.evaluate.views import load_with_view
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
 from syncdisc_plugin.train.folder import START, abandon_run, begin_run, open_run, run_split
-from syncdisc_plugin.train.gap import next_gap
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
-from syncdisc_plugin.train.measure import (
-    Heldout,
-    clip_scores,
-    may_replace,
-    measure_heldout,
-    measure_lag,
-    write_heldout,
-)
+from syncdisc_plugin.train.measure import measure_lag
 from syncdisc_plugin.train.progress import Progress
 from syncdisc_plugin.train.ranks import Ranks, join, share_norms
 from syncdisc_plugin.train.schedule import (
@@ -47,6 +37,7 @@ from syncdisc_plugin.train.schedule import (
 from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 from syncdisc_plugin.train.state import load_state, save_state
+from syncdisc_plugin.train.validation import Validation
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
@@ -115,7 +106,6 @@ class Trainer:
         self.store = store
         self.split: Split = ranks.agree(run_split(run, store, settings) if ranks.first else None)
         self.precision = choose_precision(settings.precision, self.device)
-        self.probe = some_frames(self.split.heldout, settings.heldout_frames)
         if progress is None:
             self._sampler([Item(c) for c in self.split.train])  # refuses what cannot be trained on
             if settings.reference:
@@ -125,7 +115,7 @@ class Trainer:
             self.s = replace(settings, precision=self.precision)
             if ranks.first:
                 begin_run(run, self.s, self.split, start, held)
-        clips = self.split.train + self.probe
+        clips = self.split.train + some_frames(self.split.heldout, settings.heldout_frames)
         self.lag: int = ranks.agree(
             measure_lag(run, self.s.reference, store, clips, self.device, self.precision, interrupt)
             if ranks.first
@@ -138,6 +128,7 @@ class Trainer:
                 if ranks.first:
                     abandon_run(run)
                 raise
+        self.validation = Validation(run, store, self.split, self.s, self.precision, self.lag)
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at) if ranks.first else None
         self._sitting = time.monotonic()
@@ -191,7 +182,7 @@ class Trainer:
             p.steps = self._replan(stage)
             p = self._measure(stage, average)[0]
             if stage == 1 and ranks.first:
-                self._measure_start(average)
+                self.validation.begin(average)
         hidden = None if ranks.first else True
         bar = tqdm(initial=p.step, total=p.steps or None, desc=f"stage {stage}", disable=hidden)
         with closing(sampler.batches(stage, p.step, self.rows, self.threads)) as batches:
@@ -223,7 +214,7 @@ class Trainer:
                     raise KeyboardInterrupt
         bar.close()
         if ranks.first:
-            self._finish(stage)
+            self._log("stage_end", stage, figures=self.validation.end(stage, self.device))
 
     def _step(
         self, stage: int, net: Discriminator, optimiser: torch.optim.Optimizer, batch: Batch
@@ -252,68 +243,14 @@ class Trainer:
             optimiser.step()
         return {**row, "learning_rate": rate, "gradient_norm": float(norm)}, asked
 
-    # ------------------------------------------------------------------ measuring
-
     def _measure(self, stage: int, average: Discriminator) -> tuple[Progress, str]:
         """Measure on held-out clips, keep the best weights; a reason to end the stage, or ''."""
-        verdict = self._measure_first(stage, average) if self.ranks.first else ""
+        verdict = ""
+        if self.ranks.first:
+            verdict, figures = self.validation.measure(stage, average, self.progress)
+            self._log("measure", stage, seconds=round(self._seconds(), 2), **figures)
         self.progress, verdict = self.ranks.agree((self.progress, verdict))
         return self.progress, verdict
-
-    def _measure_first(self, stage: int, average: Discriminator) -> str:
-        """The measuring itself, in the first process."""
-        p, how = self.progress, self.s.stage(stage)
-        p.measured_at = p.step
-        began = time.monotonic()
-        clips = list(embed_clips(average, self.store, self.probe, self.precision, self.lag))
-        p.frame_seconds = (time.monotonic() - began) / _frames(self.probe)
-        pairs = metrics.far_pairs(clips)
-        gap = float(pairs.true.mean() - pairs.false.mean())
-        pm = metrics.pm_accuracy(clips, (5, 15))
-        values: dict[str, Any] = {
-            "pair_accuracy": metrics.pair_accuracy(clips),
-            "pm_accuracy_5": pm["5"],
-            "pm_accuracy_15": pm["15"],
-            "gap": gap,
-            "similarity_true": float(pairs.true.mean()),
-            "similarity_false": float(pairs.false.mean()),
-        }
-        scores = clip_scores(clips)
-        if not p.best or may_replace(scores, p.kept or p.best, p.best):
-            self._keep(stage, average, values)
-            p.kept = scores
-        if not p.best or sum(scores) > sum(p.best):
-            p.best, p.since_best = scores, 0
-        else:
-            p.since_best += 1
-        verdict = ""
-        if stage == 2:
-            p.gap = next_gap(p.gap, gap, self.s.gap)
-            verdict = p.gap.verdict
-            values["target"] = p.gap.target
-        elif p.since_best >= how.patience:
-            verdict = f"plateau: no better for {p.since_best} measurements"
-        self._log("measure", stage, seconds=round(self._seconds(), 2), **values)
-        return verdict
-
-    def _measure_start(self, net: Discriminator) -> None:
-        """What the first weights score, those of chance as a rule: the report's first picture."""
-        first = copy.deepcopy(net)
-        figures = self._measured(first, self.probe)
-        write_heldout(self.run, 0, figures)
-
-    def _measured(self, net: Discriminator, clips: list[Clip]) -> Heldout:
-        return measure_heldout(net, self.store, clips, self.s.filter, self.precision, self.lag)
-
-    def _finish(self, stage: int) -> None:
-        """All held-out figures of the stage's best weights; they are calibrated and kept."""
-        path = self.run / f"stage{stage}.safetensors"
-        net, about = weights.load(path, self.device), weights.read_about(path)
-        figures = self._measured(net, self.split.heldout)
-        write_heldout(self.run, stage, figures)
-        about = {k: v for k, v in about.items() if k not in ("spec", "architecture")}
-        weights.save(net, path, **{**about, "heldout": figures.summary})
-        self._log("stage_end", stage, figures=figures.summary)
 
     def _filter(self, stage: int) -> None:
         """Judge every training clip with the discriminator of the stage before."""
@@ -363,19 +300,6 @@ class Trainer:
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.s.weight_decay)
         return net, average, optimiser
-
-    def _keep(self, stage: int, average: Discriminator, figures: dict[str, Any]) -> None:
-        weights.save(
-            average,
-            self.run / f"stage{stage}.safetensors",
-            stage=stage,
-            step=self.progress.step,
-            init_from=self.s.init_from,
-            split=self.split.note,
-            speakers=len({c.speaker for c in self.split.train}),
-            minutes_of_footage=round(_frames(self.split.train) / self.store.spec.fps / 60, 1),
-            probe=figures,
-        )
 
     def _save(
         self, net: Discriminator, average: Discriminator, optimiser: torch.optim.Optimizer

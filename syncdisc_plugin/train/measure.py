@@ -158,25 +158,3 @@ def measure_lag(
         found = {"weights": reference, "lag_frames": result.common_lag, "clear_clips": sure}
         write_text(path, json.dumps(found, indent=1))
     return int(json.loads(path.read_text(encoding="utf-8"))["lag_frames"])
-
-
-def clip_scores(clips: list[Embedded]) -> list[float]:
-    """Pair accuracy plus PM accuracy at 15 frames of each clip: single windows and context."""
-    pairs = np.nan_to_num([metrics.pair_accuracy([c]) for c in clips], nan=0.5)  # very short clips
-    pm = [metrics.pm_accuracy([c], (15,))["15"] for c in clips]
-    return (pairs + np.array(pm)).tolist()
-
-
-def may_replace(now: list[float], kept: list[float], best: list[float]) -> bool:
-    """Whether later weights, which the schedule has cooled further, are to take the place of those
-    that are kept.
-
-    On a few clips the best of several measurements is best by luck: the later one is taken unless
-    it is worse than that by more than a standard error of the paired difference; and in any case
-    where it is as good as what it replaces.
-    """
-    if sum(now) >= sum(kept):
-        return True
-    difference = np.array(now) - np.array(best)
-    error = difference.std(ddof=1) / math.sqrt(len(now)) if len(now) > 1 else 0.0
-    return bool(difference.mean() >= -error)
