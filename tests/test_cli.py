@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 import syncdisc_plugin
 from syncdisc_plugin import weights
 from syncdisc_plugin.cli import VERBS, main
-from syncdisc_plugin.cli.parsing import new_parser, say_what_stays
+from syncdisc_plugin.cli.parsing import add_prepare, new_parser, say_what_stays, typed
 from syncdisc_plugin.data.prepare import PrepareSettings
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.demo.footage import write_footage
@@ -560,14 +560,41 @@ def test_a_host_layout_of_a_store(
 def test_a_resumed_run_says_which_settings_of_now_it_leaves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = TrainSettings(minutes=30, heldout_speakers=("ann",), device="cuda")
+    begun = TrainSettings(minutes=45, heldout_speakers=("ann",), device="cuda")
     (tmp_path / "settings.json").write_text(json.dumps(dataclasses.asdict(begun)))
-    say_what_stays(tmp_path, TrainSettings(minutes=60, seed=3, heldout_speakers=("ann",)))
+    now = TrainSettings(minutes=60, seed=3, heldout_speakers=("ann",))
+    say_what_stays(tmp_path, now, {"minutes", "seed", "heldout_speakers"})
     assert capsys.readouterr().out.endswith(": --minutes, --seed of now: not used\n")
-    say_what_stays(tmp_path, TrainSettings())  # what is not given asks for nothing
-    say_what_stays(tmp_path, TrainSettings(heldout_speakers=("ann",), device="cpu"))
-    say_what_stays(tmp_path / "new", TrainSettings(minutes=60))
+    say_what_stays(tmp_path, TrainSettings(), {"minutes"})  # the default, and not what is stored
+    assert capsys.readouterr().out.endswith(": --minutes of now: not used\n")
+    say_what_stays(tmp_path, TrainSettings(), set())  # what is not given asks for nothing
+    say_what_stays(tmp_path, TrainSettings(device="cpu"), {"device"})
+    say_what_stays(tmp_path / "new", TrainSettings(minutes=60), {"minutes"})
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_given_is_told_from_defaults(tmp_path: Path) -> None:
+    parser = new_parser("train")
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(TrainSettings)
+    (tmp_path / "c.yaml").write_text("seed: 3\nstage2:\n  learning_rate: 0.01\n")
+    args = ["--minutes", "120", "--config", str(tmp_path / "c.yaml")]
+    assert typed(parser, args) == {"minutes", "seed", "stage2", "config"}
+
+
+def test_a_switch_needs_no_value() -> None:
+    parser = new_parser("prepare")
+    parser.add_argument("paths", nargs="*")
+    add_prepare(parser)
+    for args in (
+        ["--retry", "a"],
+        ["a", "--retry"],
+        ["a", "--retry", "true"],
+        ["a", "--retry=true"],
+    ):
+        parsed = parser.parse_args(args)
+        assert parsed.retry is True and parsed.paths == ["a"]
+    assert parser.parse_args(["--retry", "false", "a"]).retry is False
 
 
 def test_a_layout_is_checked_before_a_night_is_spent(run: Run, tmp_path: Path) -> None:

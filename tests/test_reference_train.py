@@ -486,6 +486,43 @@ def test_a_run_has_one_process(tiny_store: ClipStore, tmp_path: Path) -> None:
     train_generator(tiny_store, run, settings, resume=True)  # it was let go
 
 
+def test_a_run_goes_on_with_the_clips_that_it_began_with(
+    tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    run, rows = tmp_path / "run", (tiny_store.root / "manifest.jsonl").read_text()
+    settings = replace(SETTINGS, sync="none", steps=2, batch=2)
+    interrupt = Interrupt()
+    interrupt.asked = True
+    with pytest.raises(KeyboardInterrupt), ExitStack() as held:
+        begun = GeneratorTrainer(tiny_store, run, settings, False, interrupt, held)
+        begun.train()
+    more = [json.loads(row) for row in rows.splitlines() if '"speaker4"' in row][:1]
+    more[0].update(key="new", id=more[0]["id"].replace(more[0]["key"], "new"), speaker="zoe")
+    (tiny_store.root / "manifest.jsonl").write_text(rows + json.dumps(more[0]) + "\n")
+    (tiny_store.root / "split.json").unlink()
+    with ExitStack() as held:
+        again = GeneratorTrainer(ClipStore(tiny_store.root), run, settings, True, Interrupt(), held)
+        assert again.split == begun.split
+    left = [row for row in rows.splitlines() if '"speaker4"' not in row]
+    (tiny_store.root / "manifest.jsonl").write_text("\n".join(left) + "\n")
+    with pytest.raises(RunError, match="2 of the 10 clips that"):
+        train_generator(ClipStore(tiny_store.root), run, settings, resume=True)
+
+
+def test_a_generator_whose_numbers_overflow_ends_its_run(
+    tiny_store: ClipStore, tmp_path: Path
+) -> None:
+    """Its way back from NaN would end the process, on a CPU."""
+    run = tmp_path / "run"
+    settings = replace(
+        SETTINGS, sync="none", steps=400, batch=2, learning_rate=1e30, save_seconds=0.0
+    )
+    with pytest.raises(RunError, match=r"no loss or gradient was a finite|draws no finite"):
+        train_generator(tiny_store, run, settings)
+    progress = read_progress(run)
+    assert progress is None or progress.step < 60
+
+
 def test_what_is_refused_leaves_no_run(tiny_store: ClipStore, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(RunError, match="--aligned"):
@@ -546,11 +583,13 @@ def test_the_command(
     args = ["--data", str(tiny_store.root), "--out", str(run), "--sync", "none", "--steps", "1"]
     args += ["--batch", "2", "--generator.width", "8", "--generator.size", "32"]
     assert main(args) == 0
-    assert "1 steps. Held-out: L1" in capsys.readouterr().out
+    assert "1 steps. On held-out clips: L1" in capsys.readouterr().out
     assert main(args) == 2
     assert "Add --resume" in capsys.readouterr().err
     assert main([*args, "--resume", "--learning_rate", "1e-3"]) == 0
     assert "--learning_rate of now: not used" in capsys.readouterr().out
+    assert main([*args[:6], "--resume", "--steps", "0"]) == 0  # the default, but not what is stored
+    assert "--steps of now: not used" in capsys.readouterr().out
     assert main([*args[:2], "--out", str(tmp_path / "b"), "--sync", "nowhere.pt"]) == 2
     assert "nowhere.pt" in capsys.readouterr().err
     # Names as they are typed: a number is one, too.

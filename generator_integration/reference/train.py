@@ -34,7 +34,7 @@ from generator_integration.reference.quality import QualityDiscriminator
 from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from generator_integration.reference.sheet import write_sheet
 from syncdisc_plugin.atomic import write_text
-from syncdisc_plugin.cli.parsing import new_parser, say_what_stays
+from syncdisc_plugin.cli.parsing import new_parser, say_what_stays, typed
 from syncdisc_plugin.data.ahead import made_ahead, threads_beside
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.split import split_store
@@ -46,6 +46,8 @@ from syncdisc_plugin.nn.precision import (
     choose_precision,
     denormals_as_zero,
 )
+from syncdisc_plugin.train.divergence import Divergence
+from syncdisc_plugin.train.folder import read_clips, write_clips
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.ranks import processes
@@ -78,8 +80,9 @@ def train_generator(
         Path of the averaged generator.
 
     Raises:
-        RunError: the folder holds a run and `resume` is false, another process is at work in it,
-            or the store's crop or the judge does not suit it.
+        RunError: the folder holds a run and `resume` is false, or one of other clips; another
+            process is at work in it; the store's crop or the judge does not suit it; or the nets'
+            numbers have overflowed for good.
         StoreError: too little footage for a held-out split, or another split is stored.
         WeightsError: the sync loss's weights cannot be read.
         ValueError: no clip is long enough.
@@ -149,7 +152,7 @@ class GeneratorTrainer:
         self.optimisers = {"optimiser": self.optimiser, "judge": self.judge}
 
         # Speakers that a discriminator's training held out stay unseen for its generator too.
-        self.split = split_store(
+        self.split = (read_clips(run, store) if begun else None) or split_store(
             store,
             share=s.heldout_share,
             speakers=s.heldout_speakers,
@@ -179,7 +182,9 @@ class GeneratorTrainer:
             held.callback(Lock(run, run=True).release)
             if (run / "settings.json").exists():
                 raise RunError(f"--out {run}: holds a run by now. Give another folder.")
+            write_clips(run, self.split)
             write_text(run / "settings.json", json.dumps(asdict(s), indent=1))
+        self.divergence = Divergence(run)
         self.log = RunLog(run, (STAGE, self.progress.step) if begun else None)
         if not self.progress.step:
             self._log(
@@ -213,14 +218,9 @@ class GeneratorTrainer:
                     bar.update()
                     if p.step == 1 or p.step % 10 == 0 or p.step == s.steps:
                         self._log("step", **row)
-                    if p.step % s.measure_steps == 0 and self._part() < 1:
-                        self._measure()
-                    if s.snapshot_steps and p.step % s.snapshot_steps == 0:
-                        name = f"step-{p.step:06d}.safetensors"
-                        save_generator(self.average, self.run / "snapshots" / name, step=p.step)
                     asked = self._interrupt.asked
-                    if asked or time.monotonic() - self._saved >= s.save_seconds:
-                        self._save()
+                    if not self.divergence.lost:
+                        self._keep(asked)
                     if asked:
                         raise KeyboardInterrupt
             bar.close()
@@ -232,6 +232,17 @@ class GeneratorTrainer:
             bar.close()
             self.log.close()
 
+    def _keep(self, asked: bool) -> None:
+        """Measure, keep a generator and save the state, each where it is due."""
+        s, step = self.s, self.progress.step
+        if step % s.measure_steps == 0 and self._part() < 1:
+            self._measure()
+        if s.snapshot_steps and step % s.snapshot_steps == 0:
+            path = self.run / "snapshots" / f"step-{step:06d}.safetensors"
+            save_generator(self.average, path, step=step)
+        if asked or time.monotonic() - self._saved >= s.save_seconds:
+            self._save()
+
     def _step(self, batch: Batch) -> dict[str, float]:
         """One step of both optimisers: what to log."""
         s, p = self.s, self.progress
@@ -242,17 +253,19 @@ class GeneratorTrainer:
         target, window = self._pictures(batch.target), batch.window.to(self.device)
         drawn = self._draw(self.net, batch, target)
         loss, judged, row = self.losses.of_generator(drawn, target, window, part, (s.seed, p.step))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        norm = loss.detach()
+        if torch.isfinite(loss):  # on a CPU, grid_sample's way back from NaN ends the process
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         if torch.isfinite(norm):
             self.optimiser.step()
             average_weights(self.average, self.net, s.ema, p.step)
-        if judged is not None:
+        if judged is not None and torch.isfinite(judged):
             self.judge.zero_grad(set_to_none=True)
             judged.backward()
-            if torch.isfinite(judged):
-                self.judge.step()
+            self.judge.step()
+        self.divergence.note(bool(torch.isfinite(norm)), p.step)
         return {
             **row,
             "part": round(part, 4),
@@ -311,6 +324,11 @@ class GeneratorTrainer:
                 path = self.run / "samples" / f"step-{self.progress.step:06d}.png"
                 write_sheet(path, sheet)
         figures = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
+        if not math.isfinite(figures["l1"]):
+            raise RunError(
+                f"{self.run}: at step {self.progress.step} the generator draws no finite numbers, "
+                "and is not kept. Begin another run with a lower --learning_rate."
+            )
         self._log("measure", **{k: round(v, 5) for k, v in figures.items()})
         minutes = sum(i.clip.n_frames for i in self.windows.items) / self.net.spec.fps / 60
         save_generator(
@@ -321,6 +339,7 @@ class GeneratorTrainer:
             split=self.split.note,
             speakers=len({i.clip.speaker for i in self.windows.items}),
             minutes_of_footage=round(minutes, 1),
+            measured_on="held-out clips" if self.split.apart else "clips it was trained on",
             heldout=figures,
         )
 
@@ -372,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raw = {key: value for key, value in parsed.as_dict().items() if key in names}
         settings = GeneratorTrainSettings.from_dict(raw)
         if parsed.resume:
-            say_what_stays(parsed.out, settings)
+            say_what_stays(parsed.out, settings, typed(parser, argv))
         path = train_generator(ClipStore(parsed.data), parsed.out, settings, resume=parsed.resume)
     except (SyncDiscError, ValueError, OSError) as error:
         print(f"generator_integration.reference.train: {error}", file=sys.stderr)
@@ -389,9 +408,10 @@ def said_of(path: Path) -> str:
     about = read_generator(path)
     f = about["heldout"]
     sync = f", sync loss {f['sync']:.3f} (true frames {f['sync_truth']:.3f})" if "sync" in f else ""
+    where = about.get("measured_on", "held-out clips")
     return (
-        f"{about['step']} steps. Held-out: L1 {f['l1']:.4f}, PSNR {f['psnr_db']:.1f} dB, sharpness "
-        f"{f['sharpness']:.0%} of the truth's{sync}\ngenerator: {path}"
+        f"{about['step']} steps. On {where}: L1 {f['l1']:.4f}, PSNR {f['psnr_db']:.1f} dB, "
+        f"sharpness {f['sharpness']:.0%} of the truth's{sync}\ngenerator: {path}"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +56,17 @@ def new_parser(verb: str, description: str | None = None, prog: str = "") -> Arg
             return names.get(kind) or super()._get_type_str(action)
 
     class TakesNames(jsonargparse.ArgumentParser):
-        """Takes the names in a list as they are typed: YAML reads 1001 and no as other things."""
+        """Takes the names in a list as they are typed: YAML reads 1001 and no as other things.
+
+        And switches as they are: --retry is --retry true.
+        """
 
         def parse_args(  # type: ignore[override]
             self, args: Sequence[str] | None = None, **more: Any
         ) -> Any:
             """As jsonargparse does."""
-            return super().parse_args(_quoted(sys.argv[1:] if args is None else args), **more)
+            args = _quoted(sys.argv[1:] if args is None else args)
+            return super().parse_args(_switched(args, self._actions), **more)
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     return TakesNames(
@@ -83,6 +88,21 @@ def _quoted(args: Sequence[str]) -> list[str]:
         else:
             out.append(arg)
     return out
+
+
+def _switched(args: Sequence[str], actions: Sequence[Action]) -> list[str]:
+    """The same arguments, with "=true" behind switches that are given no value."""
+    switches = {
+        flag
+        for action in actions
+        if getattr(action, "_typehint", None) is bool
+        for flag in action.option_strings
+    }
+    values = {"true", "false", "yes", "no", "1", "0"}
+    return [
+        f"{arg}=true" if arg in switches and after.lower() not in values else arg
+        for arg, after in zip_longest(args, args[1:], fillvalue="")
+    ]
 
 
 def _names(text: str) -> str:
@@ -131,18 +151,24 @@ def prepare_settings(parsed: Namespace, device: str | None = None) -> Any:
     )
 
 
-def say_what_stays(run: Path, settings: Any, free: Sequence[str] = ("device",)) -> None:
+def typed(parser: ArgumentParser, args: Sequence[str] | None) -> set[str]:
+    """Names of what is given in the arguments, or in a file that they name; no defaults."""
+    return set(parser.parse_args(args, defaults=False).as_dict())
+
+
+def say_what_stays(
+    run: Path, settings: Any, given: set[str], free: Sequence[str] = ("device",)
+) -> None:
     """A run that is resumed keeps its settings: say so of those that are given now and differ.
 
-    `settings` is a dataclass with a default for every field, `run` the folder with its settings;
-    of `free` ones nothing is said.
+    `settings` is a dataclass, `run` the folder with its settings; of `free` ones nothing is said.
     """
     path = run / "settings.json"
     if not path.exists():
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
-    given, usual = (json.loads(json.dumps(asdict(s))) for s in (settings, type(settings)()))
-    now = [n for n in given if n not in free and given[n] not in (usual[n], stored.get(n))]
+    asked = json.loads(json.dumps(asdict(settings)))
+    now = [n for n in asked if n in given and n not in free and asked[n] != stored.get(n)]
     if now:
         names = ", ".join(f"--{name}" for name in now)
         print(f"{run} goes on with the settings that it began with: {names} of now: not used")

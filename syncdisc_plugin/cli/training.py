@@ -18,6 +18,7 @@ from syncdisc_plugin.cli.parsing import (
     new_parser,
     prepare_settings,
     say_what_stays,
+    typed,
 )
 from syncdisc_plugin.data.remote import location
 from syncdisc_plugin.errors import RunError
@@ -44,7 +45,7 @@ def train(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     store, settings = ClipStore(parsed.data), _train_settings(parsed)
     if parsed.resume:
-        say_what_stays(parsed.out, settings)
+        say_what_stays(parsed.out, settings, typed(parser, args))
     path = train(store, parsed.out, settings, resume=parsed.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # of what torchrun started
         print(_closing(path, _write_report(parsed.out, store)))
@@ -84,7 +85,8 @@ def run(args: Sequence[str]) -> int:
         run_prepare(parsed.videos, parsed.out / "store", parsed.spec, settings)
     else:
         # Its minutes are what prepare left of those that were asked for.
-        say_what_stays(parsed.out, _train_settings(parsed), free=("device", "minutes"))
+        given = typed(parser, args)
+        say_what_stays(parsed.out, _train_settings(parsed), given, free=("device", "minutes"))
         print(f"{parsed.out} goes on with its own clips: --videos of now are not looked at")
     store = ClipStore(parsed.out / "store")
     # The minutes are those of the whole job: what prepare took is gone, the report needs a bit.

@@ -92,8 +92,20 @@ class ClipStore:
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{self.root}: clip {clip.id} ({clip.source}) cannot be read: {error}. "
-                "Remove its rows from manifest.jsonl and prepare again."
+                + _mend(error)
             ) from error
+
+
+def _mend(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return (
+            "Its shard was deleted, or replaced by `prepare` since the video is another one; a run "
+            "goes on without it with --resume."
+        )
+    return (
+        "Remove its rows from manifest.jsonl: `prepare` makes it anew, and a run goes on without "
+        "it with --resume."
+    )
 
 
 def read_spec(root: Path) -> ClipSpec:

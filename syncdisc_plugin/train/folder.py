@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from syncdisc_plugin import weights
 from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
-from syncdisc_plugin.data.manifest import Clip
 from syncdisc_plugin.data.split import Split, chosen_split, split_store
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.errors import RunError
@@ -22,6 +23,8 @@ from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.state import STATE
 
 SETTINGS, CLIPS = "settings.json", "clips.json"
+MOST_GONE = 0.1
+"""Of a run's clips, which it can go on without: a damaged shard, a video that was replaced."""
 START = "stage0.safetensors"  # of a run that goes on from other weights
 # What a run that finds it takes for its own.
 _TAKEN_UP = (
@@ -75,8 +78,7 @@ def begin_run(
     if start:
         weights.save(start, run / START, init_from=settings.init_from)
     write_text(run / SETTINGS, json.dumps(asdict(settings), indent=1))
-    train, heldout = ([clip.id for clip in part] for part in (split.train, split.heldout))
-    write_text(run / CLIPS, json.dumps({"note": split.note, "train": train, "heldout": heldout}))
+    write_clips(run, split)
 
 
 def abandon_run(run: Path) -> None:
@@ -89,22 +91,41 @@ def run_split(run: Path, store: ClipStore, settings: TrainSettings) -> Split:
     """The clips that a run began with, whatever the store has got since; a new run's are drawn.
 
     Raises:
-        RunError: some of them are gone from the store.
+        RunError: too many of them are gone from the store.
         StoreError: the store has too little for a held-out split.
+    """
+    if found := read_clips(run, store):
+        return found
+    split = split_store(store, share=settings.heldout_share, speakers=settings.heldout_speakers)
+    return chosen_split(split, store, settings.choose) if settings.choose.asked else split
+
+
+def write_clips(run: Path, split: Split) -> None:
+    """RUN/clips.json: which clips the run has begun with."""
+    train, heldout = ([clip.id for clip in part] for part in (split.train, split.heldout))
+    write_text(run / CLIPS, json.dumps({"note": split.note, "train": train, "heldout": heldout}))
+
+
+def read_clips(run: Path, store: ClipStore) -> Split | None:
+    """The clips of RUN/clips.json, but a few that may be gone; None where there is no such file.
+
+    Raises:
+        RunError: more than MOST_GONE of them are gone: it is another store.
     """
     path = run / CLIPS
     if not path.exists():
-        split = split_store(store, share=settings.heldout_share, speakers=settings.heldout_speakers)
-        return chosen_split(split, store, settings.choose) if settings.choose.asked else split
+        return None
     raw = json.loads(path.read_text(encoding="utf-8"))
     there = {clip.id: clip for clip in store.clips}
-    if gone := [i for i in raw["train"] + raw["heldout"] if i not in there]:
+    ids = raw["train"] + raw["heldout"]
+    gone = [i for i in ids if i not in there]
+    train, heldout = ([there[i] for i in raw[k] if i in there] for k in ("train", "heldout"))
+    if gone and (len(gone) > MOST_GONE * len(ids) or not train or not heldout):
         raise RunError(
-            f"--data {store.root}: {len(gone)} of the clips that {run} began with are not there "
-            f"(the first: {gone[0]}). Give the store that it began with, or start a new run."
+            f"--data {store.root}: {len(gone)} of the {len(ids)} clips that {run} began with are "
+            f"not there (the first: {gone[0]}). Give the store that it began with, or start a new "
+            "run."
         )
-
-    def known(ids: list[str]) -> list[Clip]:
-        return [there[i] for i in ids]
-
-    return Split(known(raw["train"]), known(raw["heldout"]), raw["note"])
+    if gone:
+        tqdm.write(f"{run} goes on without {len(gone)} clips that are gone from {store.root}")
+    return Split(train, heldout, raw["note"])

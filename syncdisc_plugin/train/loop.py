@@ -22,6 +22,7 @@ from syncdisc_plugin.evaluate.views import load_with_view
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.precision import choose_device, choose_precision
 from syncdisc_plugin.train.clips import FILTERS, clips_for, judge_for
+from syncdisc_plugin.train.divergence import Divergence
 from syncdisc_plugin.train.folder import START, abandon_run, begin_run, open_run, run_split
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
@@ -60,7 +61,8 @@ def train(
         Path of the last stage's weights.
 
     Raises:
-        RunError: the folder holds a run and `resume` is false, parts of one, or one of other clips.
+        RunError: the folder holds a run and `resume` is false, parts of one, or one of other clips;
+            or the net's numbers have overflowed for good.
         StoreError: the store has too little for a held-out split, or another spec than the
             reference or the weights to go on from.
         WeightsError: one of these cannot be loaded.
@@ -129,6 +131,7 @@ class Trainer:
                     abandon_run(run)
                 raise
         self.validation = Validation(run, store, self.split, self.s, self.precision, self.lag)
+        self.divergence = Divergence(run)
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at) if ranks.first else None
         self._sitting = time.monotonic()
@@ -239,8 +242,10 @@ class Trainer:
         loss.backward()
         asked = ranks.average_gradients(net.parameters(), flag=self._interrupt.asked)
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        if torch.isfinite(norm):
+        is_finite = bool(torch.isfinite(norm))
+        if is_finite:
             optimiser.step()
+        self.divergence.note(is_finite, p.step)
         return {**row, "learning_rate": rate, "gradient_norm": float(norm)}, asked
 
     def _measure(self, stage: int, average: Discriminator) -> tuple[Progress, str]:
@@ -306,7 +311,7 @@ class Trainer:
     ) -> None:
         self.progress.seconds = self._seconds()
         self._sitting = time.monotonic()
-        if self.ranks.first:
+        if self.ranks.first and not self.divergence.lost:
             nets = {"net": net, "average": average}
             save_state(self.run, self.progress, nets, {"optimiser": optimiser})
 
