@@ -35,6 +35,7 @@ from painted import (
 
 from syncdisc_plugin.errors import FaceError, MediaError
 from syncdisc_plugin.media import write_video
+from syncdisc_plugin.media.stream import PictureStream
 
 
 @pytest.fixture
@@ -235,6 +236,76 @@ def test_colours_stay_what_they_are_called(wav: Path, tmp_path: Path) -> None:
     (before, tags), (after, same) = luma(source), luma(tmp_path / "out.mp4")
     assert tags == same == (1, 1, 1, 1, Fraction(4, 3))
     assert np.abs(before - after).mean() < 1 and abs((before - after).mean()) < 0.3
+
+
+def test_a_recording_of_a_browser_has_the_rate_of_its_pictures(wav: Path, tmp_path: Path) -> None:
+    """It says none, and its times are whole milliseconds, which FFmpeg takes for 1000 a second."""
+    rng, source = np.random.default_rng(0), tmp_path / "v.mkv"
+    times_s = [0.0, *(np.arange(1, 40) / 25 + rng.uniform(-0.008, 0.008, 39)).tolist()]
+    write_video(source, map(picture, range(40)), frame_times_s=times_s, crf=4)
+    data = bytearray(source.read_bytes())
+    at = data.index(b"\x23\xe3\x83")  # the element of a frame's duration: made void
+    data[at : at + 3] = bytes([0xEC, 0x80 | (2 + (data[at + 3] & 0x7F)), 0])
+    source.write_bytes(data)
+    assert PictureStream(source).fps is None
+    generator, longer = Painter(), write_wav(tmp_path / "b.wav", bursts(2.4))
+    result = run(source, longer, tmp_path / "out.mkv", extend="hold", generator=generator)
+    assert 60 <= result.frames < 70  # what is shown for more than 50 ms is shown twice
+    assert sum(generator.calls) < 200 and max(generator.calls) > 20
+    times = np.array(read_frames(tmp_path / "out.mkv")[0])
+    assert np.abs(times[:, None] - times_s).min(0).max() < 0.0011
+
+
+def test_a_clock_that_jumps_ends_the_video_there(wav: Path, tmp_path: Path) -> None:
+    times_s = [i / 25 + 36000 * (i >= 30) for i in range(40)]
+    source = tmp_path / "v.mkv"
+    write_video(source, map(picture, range(40)), frame_times_s=times_s, crf=4)
+    result = run(source, wav, tmp_path / "out.mp4")
+    assert result.frames == 40 and result.seconds == 1.6  # the last ten backwards
+    assert any("timestamps jump by 36000 s" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("layout", "suffix", "channels"),
+    [("5.1(side)", ".mp4", 6), ("5.1(side)", ".webm", 6), ("4.0", ".mkv", 4), ("4.0", ".webm", 2)],
+)
+def test_surround_sound_stays_or_is_said_not_to(
+    video: Path, tmp_path: Path, layout: str, suffix: str, channels: int
+) -> None:
+    """Films' codecs name the speakers at the back as those at the side."""
+    n = 6 if "5.1" in layout else 4
+    source, rate = tmp_path / "a.mka", 48000
+    with av.open(str(source), "w", format="matroska") as file:
+        stream = file.add_stream("flac", rate=rate, layout=layout)
+        sound = np.zeros((round(1.6 * rate), n), np.float32)
+        sound[:, 0] = sound[:, -1] = bursts(1.6, rate)
+        packed = (sound * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    result = run(video, source, tmp_path / f"out{suffix}")
+    heard, _, _ = read_sound(tmp_path / f"out{suffix}")
+    assert len(heard) == channels
+    said = f"the sound's channels ({layout}) are mixed to stereo"
+    assert result.notes == ((said,) if channels == 2 else ())
+    if channels == n:
+        assert np.abs(heard[-1]).max() > 0.2 and np.abs(heard[1]).max() < 0.05
+
+
+def test_sound_that_is_no_number_is_silence(video: Path, tmp_path: Path) -> None:
+    source, samples = tmp_path / "a.wav", bursts(1.6)
+    samples[8000:8010] = [np.nan, np.inf] * 5
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("pcm_f32le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    result = run(video, source, tmp_path / "out.mp4")
+    assert f"{source}: sound: samples that are no finite numbers are silence" in result.notes
+    sound, rate, _ = read_sound(tmp_path / "out.mp4")
+    assert np.isfinite(sound).all() and rate == RATE
 
 
 def test_the_voice_keeps_rate_and_channels(video: Path, tmp_path: Path) -> None:
@@ -466,6 +537,36 @@ def test_that_ten_bits_become_eight_is_said(wav: Path, tmp_path: Path) -> None:
     assert result.notes == ("the video has 10 bits a colour, the output 8",)
 
 
+def test_that_interlaced_footage_keeps_its_combs_is_said(wav: Path, tmp_path: Path) -> None:
+    source = tmp_path / "v.mp4"
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        stream.codec_context.options = {"x264-params": "interlaced=1"}
+        for index in range(40):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        file.mux(stream.encode(None))
+    (note,) = run(source, wav, tmp_path / "out.mp4").notes
+    assert note.startswith("the video is interlaced, the output is not")
+
+
+def test_what_is_transparent_in_a_video_is_white(wav: Path, tmp_path: Path) -> None:
+    source = tmp_path / "v.mov"
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt = W, H, "argb"
+        for index in range(40):
+            solid = np.full((H, W, 1), 255, np.uint8)
+            solid[:, 120:140] = 0
+            image = np.concatenate([solid, picture(index)], axis=2)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="argb")))
+        file.mux(stream.encode(None))
+    result = run(source, wav, tmp_path / "out.mp4")
+    assert result.notes == ("what is transparent in the video is white",)
+    _, frames = read_frames(tmp_path / "out.mp4")
+    assert frames[:, 4:100, 124:136].min() > 240 and indices(frames) == list(range(40))
+
+
 def test_a_large_photograph_is_shrunk(wav: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "p.jpg"), np.full((1200, 3840, 3), 128, np.uint8))
     short = write_wav(tmp_path / "s.wav", bursts(0.2))
@@ -566,6 +667,7 @@ def test_what_is_refused(video: Path, wav: Path, tmp_path: Path) -> None:
         ("cannot write .avi. Use .mp4", (video, wav, tmp_path / "out.avi")),
         ("folder.mp4: is a folder", (video, wav, tmp_path / "folder.mp4")),
         ("nothing can be written there", (video, wav, wav / "below" / "out.mp4")),
+        ("nothing can be written there", (video, wav, tmp_path / f"{'y' * 246}.mp4")),
         ("is the video itself", (video, wav, video)),
         ("is the audio itself", (video, wav, tmp_path / "a.wav")),
     ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from syncdisc_plugin.errors import MediaError
@@ -143,23 +143,21 @@ def lipsync(
     held = BATCH_BYTES // (height * width * 3)
     batch = max(2, min(MAX_BATCH, held - speaker.context))
     n_frames = len(playback)
-    with replacing(out) as temp:
-        suffix, sound = out.suffix.lower(), voice.sound
-        with (
-            VideoWriter(temp, suffix, playback.hw, playback.clock, sound, crf=crf) as writer,
-            tqdm(total=n_frames, desc="lipsync", unit="frame", disable=None) as bar,
-        ):
-            for image, pts in speaker.speak(playback.shots(), batch):
-                writer.write(image, pts)
-                bar.update()
+    with (
+        replacing(out) as temp,
+        VideoWriter(temp, out, playback.hw, playback.clock, voice.sound, crf=crf) as writer,
+        tqdm(total=n_frames, desc="lipsync", unit="frame", disable=None) as bar,
+    ):
+        for image, pts in speaker.speak(playback.shots(), batch):
+            writer.write(image, pts)
+            bar.update()
     if speaker.generated < n_frames:
         others = ", also where they show another" if len(scan.faces) > len(speaking) else ""
         notes.append(
             f"{n_frames - speaker.generated} frames do not show face {chosen.number} and stay as "
             f"they are{others}"
         )
-    if playback.note:
-        notes.append(playback.note)
+    notes += [note for note in (playback.note, writer.note) if note]
     return LipsyncResult(
         path=out,
         frames=n_frames,
@@ -191,7 +189,8 @@ def _check_paths(video: Path, audio: Path, out: Path) -> None:
         raise MediaError(f"out {out}: is a folder. Give the name of a file.")
     place = next(folder for folder in out.absolute().parents if folder.exists())
     try:
-        with TemporaryFile(dir=place):
+        # With a name as long as that of what is written, which `out` takes in the end.
+        with NamedTemporaryFile(dir=place, prefix=f".{out.name}.", suffix=".tmp"):
             pass
     except OSError as exc:
         raise MediaError(
@@ -229,6 +228,13 @@ def _open_source(
     playback = VideoPlayback(stream, scan.pts, voice.seconds, extend)
     if stream.bits > 8:
         notes.append(f"the video has {stream.bits} bits a colour, the output 8")
+    if stream.is_interlaced:
+        notes.append(
+            "the video is interlaced, the output is not, and shows combs where something moves. "
+            "Deinterlace it before (ffmpeg -i IN -vf bwdif OUT)"
+        )
+    if stream.is_transparent:
+        notes.append("what is transparent in the video is white")
     if playback.slow:
         notes.append(
             f"{playback.slow} pictures are shown for more than {float(SLOW_S):g} s: they are shown "

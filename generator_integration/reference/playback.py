@@ -76,13 +76,18 @@ class VideoPlayback:
     ) -> None:
         self.stream, self.pts, self.seconds, self.extend = stream, pts, seconds, extend
         self.hw = stream.height, stream.width
-        self.step = max(1, round(1 / (stream.fps * stream.time_base)))
-        gaps = [*np.diff(pts).tolist(), self.step]
+        gaps = np.diff(pts).tolist()
+        fps = stream.fps
+        if fps is None:  # the file does not say
+            span_s = sum(gaps) * stream.time_base
+            fps = len(gaps) / span_s if gaps else Fraction(MOUTHS_FPS)
+        self.step = max(1, round(1 / (fps * stream.time_base)))
+        gaps.append(self.step)
         times = [self._times(gap) for gap in gaps]
         self.slow = sum(n > 1 for n in times)
         """How many of the video's pictures are shown for long."""
         self._fine = math.ceil(stream.time_base / TICK_S) if self.slow else 1
-        fps = stream.fps * Fraction(sum(times), len(times))
+        fps *= Fraction(sum(times), len(times))
         tick_s = stream.time_base / self._fine
         self.clock = Clock(tick_s, fps, stream.sample_aspect, stream.color)
 

@@ -48,7 +48,8 @@ class Ticks:
         if shown is None:
             return
         # All that is shown, at whatever rate: the last frame too has a tick before or behind it.
-        end_s = shown[0] + 1 / stream.fps + Fraction(JITTER_S) - Fraction(1, self.fps)
+        last_s = 1 / (stream.fps or Fraction(self.fps))
+        end_s = shown[0] + last_s + Fraction(JITTER_S) - Fraction(1, self.fps)
         yield from self._show(stream, shrink, *shown, until_s=max(shown[0], end_s))
         self.of += [self._tick - 1] * len(self._unseen)
 

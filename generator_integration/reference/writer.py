@@ -22,8 +22,13 @@ from syncdisc_plugin.media.encode import CODECS
 from syncdisc_plugin.media.remux import CONTAINERS, EDIT_LIST
 from syncdisc_plugin.media.stream import SoundStream
 
-# The layouts that FFmpeg's AAC encoder takes; others are mixed to stereo.
-LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+# The layouts that FFmpeg's encoders take; others are mixed to stereo.
+LAYOUTS = {
+    "aac": ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"),
+    "libopus": ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1"),
+}
+# The same speakers, which films' codecs call those at the side.
+_AT_THE_SIDE = {"5.0(side)": "5.0", "5.1(side)": "5.1"}
 BIT_RATE = 96_000
 """Of each channel, per second."""
 LARGE_PX = 1920 * 1200
@@ -37,13 +42,16 @@ class VideoWriter:
 
     Args:
         path: where to.
-        suffix: the container, one of `CONTAINERS`.
+        name: what it will be called: by its suffix the container, one of `CONTAINERS`.
         hw: height and width of the frames; odd ones get one more row or column, which encoders
             of video need.
         clock: timing and colours.
         sound: copied where it is AAC already and the container takes that, else encoded at its own
             rate and channels where the codec has those.
         crf: quality of the picture, 0 (best) to 51.
+
+    Attributes:
+        note: what is lost of the sound; None when nothing is.
 
     Raises:
         MediaError: an encoder or the disk fails, also later on.
@@ -52,14 +60,16 @@ class VideoWriter:
     def __init__(
         self,
         path: Path,
-        suffix: str,
+        name: Path,
         hw: tuple[int, int],
         clock: Clock,
         sound: SoundStream,
         *,
         crf: int = 18,
     ) -> None:
-        self.path, self.clock, self.sound = path, clock, sound
+        self.name, self.clock, self.sound = name, clock, sound
+        self.note: str | None = None
+        suffix = name.suffix.lower()
         self._pad = hw[0] % 2, hw[1] % 2
         self._yuv = VideoReformatter()
         self._open = ExitStack()
@@ -153,7 +163,10 @@ class VideoWriter:
     def _add_sound(self, codec: str) -> Any:
         rates = av.Codec(codec, "w").audio_rates or [self.sound.rate_hz]
         self._rate_hz = self.sound.rate_hz if self.sound.rate_hz in rates else 48000
-        self._layout = self.sound.layout if self.sound.layout in LAYOUTS else "stereo"
+        layout = _AT_THE_SIDE.get(self.sound.layout, self.sound.layout)
+        self._layout = layout if layout in LAYOUTS[codec] else "stereo"
+        if self._layout != layout:
+            self.note = f"the sound's channels ({layout}) are mixed to stereo"
         stream: Any = self._container.add_stream(codec, rate=self._rate_hz, layout=self._layout)
         stream.bit_rate = BIT_RATE * stream.layout.nb_channels
         return stream
@@ -187,6 +200,6 @@ class VideoWriter:
     def _failure(self, exc: BaseException) -> MediaError:
         why = getattr(exc, "strerror", None) or str(exc)
         return MediaError(
-            f"{self.path}: cannot be written ({why}). Check the folder, the disk, and that the "
+            f"{self.name}: cannot be written ({why}). Check the folder, the disk, and that the "
             "encoders take this frame size and sound."
         )

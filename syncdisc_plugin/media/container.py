@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from syncdisc_plugin.errors import MediaError, is_passing
 JITTER_S = 0.005
 # A longer silence than this is a broken clock, not a gap.
 MAX_GAP_S = 60.0
+# A picture that stands for longer, too: slides are shown for minutes.
+MAX_PAUSE_S = 600.0
+# A faster video is none: FFmpeg takes the clock for the rate where a file does not say one.
+MAX_FPS = 300
 # What overlaps by less is sent twice; by more, the clock began anew, as in joined recordings.
 MAX_BACK_S = 1.0
 ANEW = 8  # pictures in a row that lie as far back
@@ -91,6 +96,17 @@ def pick_stream(streams: Sequence[Any]) -> Any:
     """Give the default stream, else the first; None where there is none but cover art."""
     real = [s for s in streams if not s.disposition & Disposition.attached_pic]
     return next((s for s in real if s.disposition & Disposition.default), next(iter(real), None))
+
+
+def frame_rate(stream: Any) -> Fraction | None:
+    """Average frames per second of a video stream; None where the file does not say.
+
+    Recordings of browsers are such: WebM without a rate, timestamps in ms at irregular times.
+    """
+    if stream.average_rate:
+        return Fraction(str(stream.average_rate))
+    guess = Fraction(str(stream.guessed_rate or 0))
+    return guess if 0 < guess <= MAX_FPS else None
 
 
 def need_decoder(path: Path, stream: Any) -> None:

@@ -21,6 +21,7 @@ from syncdisc_plugin.media.container import (
     JITTER_S,
     MAX_GAP_S,
     Decoding,
+    frame_rate,
     need_decoder,
     opened,
     pick_stream,
@@ -212,7 +213,7 @@ def decode(
         if sound.start_s is None:
             because = f" ({note})" if note else ""
             raise MediaError(f"{path}: no sound can be decoded{because}. Re-encode the file.")
-        source_fps = float(video.average_rate or video.guessed_rate or fps)
+        source_fps = float(frame_rate(video) or fps)
         reached_s = {video.index: picture_end_s + 1 / source_fps, audio.index: sound.end_s}
         note = note or _truncation(container, reached_s)
         turn = turn_of(first)

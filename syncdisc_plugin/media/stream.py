@@ -20,7 +20,9 @@ from syncdisc_plugin.errors import MediaError
 from syncdisc_plugin.media.container import (
     JITTER_S,
     MAX_GAP_S,
+    MAX_PAUSE_S,
     Decoding,
+    frame_rate,
     need_decoder,
     opened,
     pick_stream,
@@ -45,10 +47,12 @@ class PictureStream:
         width: pixels across, after rotation.
         height: pixels down, after rotation.
         turn: how the file asks to be turned; `pixels` applies it.
-        fps: average frames per second.
+        fps: average frames per second; None where the file does not say.
         time_base: seconds of one tick of the timestamps.
         sample_aspect: width over height of one pixel, after rotation.
         bits: of each colour; `pixels` gives 8.
+        is_interlaced: each frame is two, of every other row; `pixels` leaves them together.
+        is_transparent: it has an alpha channel; `pixels` puts it on white.
         color: FFmpeg's numbers of matrix, range, transfer and primaries, for an encoder's tags.
         note: why less than the whole stream was read; None when all is well. Set by `frames`.
 
@@ -69,10 +73,13 @@ class PictureStream:
                 first = next((p for _, p in pictures(container, stream, threads)), None)
             if first is None:
                 raise MediaError(f"{path}: no frame can be decoded. Re-encode the file.")
-            self.fps = Fraction(str(stream.average_rate or stream.guessed_rate or 25))
+            self.fps = frame_rate(stream)
             self.time_base = Fraction(str(first.time_base))
             aspect = Fraction(str(stream.sample_aspect_ratio or 1))
-        self.bits = max((part.bits for part in first.format.components), default=8)
+        parts = first.format.components
+        self.bits = max((part.bits for part in parts), default=8)
+        self.is_interlaced = bool(first.interlaced_frame)
+        self.is_transparent = any(part.is_alpha for part in parts)
         self.turn = turn_of(first)
         self._stored = first.width, first.height
         is_turned = bool(self.turn.quarters % 2)
@@ -118,8 +125,10 @@ class PictureStream:
         how: dict[str, Any] = {"interpolation": _EXACT} if exact else {}
         if shrink > 1:
             how = {"interpolation": Interpolation.AREA}
-        rgb = self._rgb.reformat(frame, width, height, "rgb24", threads=self.threads, **how)
-        return self.turn(rgb.to_ndarray())
+        form = "rgba" if self.is_transparent else "rgb24"
+        rgb = self._rgb.reformat(frame, width, height, form, threads=self.threads, **how)
+        pixels = rgb.to_ndarray()
+        return self.turn(_on_white(pixels) if self.is_transparent else pixels)
 
     def _sought(self, first_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from `first_pts` on by way of a keyframe; nothing where that cannot be had."""
@@ -141,8 +150,11 @@ class PictureStream:
             with until_damage(ended.append):
                 if seek_pts is not None:
                     container.seek(max(seek_pts, stream.start_time or 0), stream=stream)
+                before: float | None = None
                 for time_s, frame in pictures(container, stream, self.threads, decoded):
-                    last_s = time_s
+                    if before is not None and time_s - before > MAX_PAUSE_S:
+                        raise ValueError(f"timestamps jump by {time_s - before:.0f} s")
+                    last_s = before = time_s
                     yield int(frame.pts or 0), frame  # A frame that has a time has a timestamp.
             if seek_pts is None and ended:
                 self._noted(f"picture: stopped at {last_s:.2f} s: {ended[0]}")
@@ -224,6 +236,9 @@ class SoundStream:
             for piece in resampler.resample(frame):
                 # Packed: PyAV reads beyond the planes of eight channels and more.
                 samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels).T
+                if not np.isfinite(samples).all():
+                    self._noted("sound: samples that are no finite numbers are silence")
+                    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
                 yield from _silence(len(samples), at - written)
                 fresh = samples[:, max(0, written - at) :]
                 at += samples.shape[1]
@@ -270,6 +285,12 @@ class SoundStream:
         """An open container and its audio stream, for an output stream of the same codec."""
         container = av.open(os.path.abspath(self.path))
         return container, pick_stream(container.streams.audio)
+
+
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+    """(H, W, 4) uint8 -> (H, W, 3) uint8."""
+    solid = rgba[..., 3:].astype(np.float32) / 255
+    return np.rint(rgba[..., :3] * solid + 255 * (1 - solid)).astype(np.uint8)
 
 
 def _silence(channels: int, n_samples: int) -> Iterator[np.ndarray]:
