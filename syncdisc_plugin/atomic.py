@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(PermissionError):  # some network mounts know no modes
             os.chmod(temp, 0o644)
         # What names this file may be on the disk before it is, when the power goes.
-        with open(temp, "rb") as file:
+        with open(temp, "rb+") as file:  # Windows takes only what may be written
             os.fsync(file.fileno())
         os.replace(temp, path)
     except SafetensorError as error:

@@ -7,8 +7,15 @@ import errno
 # EFBIG is a limit on the size of files.
 _MACHINES_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
-# A disk, a network or a memory that fails for a while.
-_PASSING = {errno.EIO, errno.ENOMEM, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
+# A disk, a network or a memory that fails for a while; not every system knows all of them.
+# fmt: off
+_PASSING_NAMES = (
+    "EIO", "ENOMEM", "ENODEV", "ENXIO", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENOTCONN",
+    "ESHUTDOWN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH",
+    "ENETDOWN", "ENETUNREACH", "ENETRESET", "ENOLINK", "ECOMM",
+)
+# fmt: on
+_PASSING = {getattr(errno, name) for name in _PASSING_NAMES if hasattr(errno, name)}
 
 
 class SyncDiscError(Exception):

@@ -76,15 +76,19 @@ def test_choosing_by_the_judge(tmp_path: Path) -> None:
         )
     ]
     (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(StoreError, match=r"has none on 1 of 5: they were added since. Run it"):
+        choose(clips, tmp_path, 25, Choice(min_confidence=0.3))
+    assert len(choose(clips, tmp_path, 25, Choice(min_face_px=1)).clips) == 5
+    clips.pop()
 
     def names(**asked: Any) -> list[str]:
         chosen = choose(clips, tmp_path, 25, Choice(**asked)).clips
         return [c.source.removesuffix(".mp4") for c in chosen]
 
-    assert names(speaking="maybe") == ["speaks", "unclear", "late", "new"]
+    assert names(speaking="maybe") == ["speaks", "unclear", "late"]
     assert names(speaking="yes") == ["speaks", "late"]
     assert names(speaking="yes", max_offset_frames=2) == ["speaks"]
-    assert names(min_confidence=0.3) == ["speaks", "late", "new"]
+    assert names(min_confidence=0.3) == ["speaks", "late"]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_what_was_found_of_clips_goes_along(parts: list[Path], tmp_path: Path) -
         assert read_judged(out) == rows
 
 
+def test_who_is_held_out_goes_along(parts: list[Path], tmp_path: Path) -> None:
+    saved = {"asked": {}, "by": "speaker", "heldout": ["speaker k3"], "note": "of b"}
+    who = ClipStore(parts[1]).clips[0].speaker
+    saved["heldout"] = [who]
+    (parts[1] / "split.json").write_text(json.dumps(saved))
+    merge(parts, tmp_path / "out")
+    merged = json.loads((tmp_path / "out" / "split.json").read_text())
+    assert merged["heldout"] == [who] and merged["by"] == "speaker"
+
+
 def test_parts_merged_are_the_whole(parts: list[Path], tmp_path: Path) -> None:
     before = [contents(part) for part in parts]
     result = merge(parts, tmp_path / "out")

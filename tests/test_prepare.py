@@ -23,7 +23,7 @@ from syncdisc_plugin.data.pool import Begin, Job, Results
 from syncdisc_plugin.data.prepare import PrepareResult, PrepareSettings, prepare
 from syncdisc_plugin.data.store import ClipStore, read_spec
 from syncdisc_plugin.data.worker import _clips_of
-from syncdisc_plugin.errors import FaceError, MediaError, StoreError
+from syncdisc_plugin.errors import FaceError, MediaError, RunError, StoreError
 from syncdisc_plugin.faces import TrackSettings
 from syncdisc_plugin.media import write_video
 from syncdisc_plugin.spec import ClipSpec
@@ -612,6 +612,41 @@ def test_a_disk_that_fails_for_a_moment_is_not_held_against_a_video(
         "a.mp4: cannot be read (Input/output error). The same command tries again." in row["reason"]
     )
     assert prepare([video], out, settings=WHOLE).clips == 1  # and so it does
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET])
+def test_a_store_that_fails_for_a_moment_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(60), audio=babble(2.4))
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as failing:
+        failing.setattr("syncdisc_plugin.data.worker.write_shard", fail)
+        (row,) = prepare([video], out, settings=WHOLE).refused
+    assert "as its clips were written). The same command tries again" in row["reason"]
+    assert prepare([video], out, settings=WHOLE).clips == 1
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_store_that_cannot_be_written_ends_the_run_and_costs_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, out = tmp_path / "a.mp4", tmp_path / "store"
+    write_video(video, grey(60), audio=babble(2.4))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("syncdisc_plugin.data.worker.write_shard", refuse)
+        with pytest.raises(RunError, match=r"cannot be written \(Operation not permitted\)"):
+            prepare([video], out, settings=WHOLE)
+    assert prepare([video], out, settings=WHOLE).clips == 1
 
 
 # --- shots, and what is recorded of clips

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from syncdisc_plugin.data.manifest import Clip, clip_row
-from syncdisc_plugin.data.split import Split, read_split, some_frames, split_store
+from syncdisc_plugin.data.split import (
+    Split,
+    merged_split,
+    read_split,
+    some_frames,
+    split_store,
+)
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.data.writer import StoreWriter
 from syncdisc_plugin.errors import StoreError
@@ -247,3 +254,47 @@ def test_some_frames_of_many_speakers_are_no_more_than_were_asked_for(tmp_path: 
     store = add_clips(tmp_path, {f"speaker {i}": [100] * 3 for i in range(20)})
     some = some_frames(store.clips, 350)
     assert len(some) == 4 == len(speakers(some))
+
+
+def test_who_is_held_out_in_merged_stores_is_held_out_of_what_they_become(tmp_path: Path) -> None:
+    """But for whom one of them trains on; what has no split says nothing."""
+    one = add_clips(tmp_path / "one", {"a": [100], "b": [100], "c": [100]})
+    two = add_clips(tmp_path / "two", {"b": [100], "d": [100], "e": [100]})
+    three = add_clips(tmp_path / "three", {"f": [100]})
+    split_store(one, speakers=["a", "b"])
+    split_store(two, speakers=["d"])
+    stores = {s.root: speakers(s.clips) for s in (one, two, three)}
+    out = add_clips(tmp_path / "out", {name: [100] for name in "abcdef"})
+    merged_split(stores, out.root)
+    split = split_store(out, stored=True)
+    assert speakers(split.heldout) == {"a", "d"}  # two's weights know b
+    assert split.note == "2 of 6 speakers held out, as in the stores that were merged"
+    before = (out.root / "split.json").read_text()
+    merged_split({one.root: speakers(one.clips)}, out.root)  # what is there stays
+    assert (out.root / "split.json").read_text() == before
+    merged_split({three.root: {"f"}}, three.root)
+    assert not (three.root / "split.json").exists()
+
+
+def test_stores_that_were_split_as_usual_go_on_being_split_so(tmp_path: Path) -> None:
+    stores = [add_clips(tmp_path / name, crowd(6)) for name in ("one", "two")]
+    want, _ = (split_store(store) for store in stores)
+    out = add_clips(tmp_path / "out", crowd(6))
+    merged_split({s.root: speakers(s.clips) for s in stores}, out.root)
+    assert ids(split_store(out)) == ids(want)  # no other wish
+
+
+def test_a_store_that_cannot_be_written_is_split_alike_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = add_clips(tmp_path, crowd())
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as here:
+        here.setattr("syncdisc_plugin.data.split.write_text", refuse)
+        first, second = split_store(store), split_store(store)
+    assert first == second and first.note.endswith("cannot be written, so it is not kept there")
+    assert not (tmp_path / "split.json").exists()
+    assert ids(split_store(store)) == ids(first)

@@ -95,6 +95,11 @@ def run_prepare(
     )
     if result.finished:
         print(f"{result.finished} videos were finished before: nothing to do")
+    if result.noted:
+        print(
+            f"{result.noted} videos were not read whole, or are odd otherwise: notes in "
+            f"{out / 'manifest.jsonl'}"
+        )
     if result.unnamed:
         print(
             f"--speakers: does not name {result.unnamed} of the videos; their folders are taken "
@@ -112,7 +117,17 @@ def run_prepare(
         where = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items())
         print(f"the workers' time: {where}; the largest had {result.cost.peak_mb:.0f} MB")
     if shard is None:  # one job of many may well be without a clip
-        ClipStore(out)  # refuses a store without a clip
+        store = ClipStore(out)  # refuses a store without a clip
+        print(_said_of_speakers(sorted({clip.speaker for clip in store.clips})))
+
+
+def _said_of_speakers(names: Sequence[str], most: int = 5) -> str:
+    """Whoever's folders lie deeper sees here that they were taken for one speaker."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (
+        f"speakers: {', '.join(names[:most])}{more}, the folders right below those that were given "
+        "(others by --speakers TABLE)"
+    )
 
 
 def _check_layout(layout: str | None, out: Path | None, run: Path | None) -> None:

@@ -118,7 +118,8 @@ def change_look(frames: np.ndarray, rng: np.random.Generator, a: Augment) -> np.
     sigma = rng.uniform(0, a.pixel_noise) * 255 if rng.random() < 0.5 else 0.0
     if sigma > 0.5:
         # One field, moved about: as good for a net, 30 times cheaper than one per frame.
-        noise = (rng.standard_normal((h + 16, w + 16, 3), np.float32) * sigma).astype(np.int8)
+        noise = rng.standard_normal((h + 16, w + 16, 3), np.float32) * sigma
+        noise = noise.clip(-127, 127).astype(np.int8)
         for i, (y, x) in enumerate(rng.integers(0, 16, (f, 2))):
             out[i] = cv2.add(out[i], noise[y : y + h, x : x + w], dtype=cv2.CV_8U)
     return out

@@ -126,13 +126,21 @@ def choose(clips: Sequence[Clip], root: Path, fps: int, choice: Choice) -> Chose
     """Divide clips of the store at `root` by a choice.
 
     Raises:
-        StoreError: the choice asks for what `store judge` finds, and it has not been run.
+        StoreError: the choice asks for what `store judge` finds, and it has not been run, or not
+            since clips were added.
     """
     judged = read_judged(root)
+    unjudged = sum(clip.id not in judged for clip in clips)
     if choice.of_judge and not judged:
         raise StoreError(
             f"{root}: {', '.join(choice.of_judge)} needs {JUDGED}, which is not there. "
             f"Make it: syncdisc store judge {root}"
+        )
+    if choice.of_judge and unjudged:
+        raise StoreError(
+            f"{root}: {', '.join(choice.of_judge)} needs a verdict on every clip, and {JUDGED} has "
+            f"none on {unjudged} of {len(clips)}: they were added since. Run it again: "
+            f"syncdisc store judge {root}"
         )
     kept, left_out = [], []
     for clip in clips:

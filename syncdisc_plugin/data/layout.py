@@ -228,8 +228,8 @@ def _plan(store: ClipStore, split: Split, verdicts: _Verdicts | None, lag: int) 
     except KeyError as error:
         raise ValueError(f"verdicts: no {error} in a row. Give a filter.jsonl's rows.") from error
     lags = {item.clip.id: item.lag_frames for item in items}
-    plans = []
-    for clip in (clip for clip in store.clips if clip.id in train | val):
+    plans, either = [], train | val
+    for clip in (clip for clip in store.clips if clip.id in either):
         in_train, in_val = clip.id in train, clip.id in val
         unjudged = "" if verdicts is None else "not judged by the filter"
         reason = why.get(clip.id, unjudged)

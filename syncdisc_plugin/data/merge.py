@@ -17,6 +17,7 @@ from syncdisc_plugin.atomic import replacing, write_text
 from syncdisc_plugin.data.inputs import named
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.manifest import by_key, read_rows, row_clip
+from syncdisc_plugin.data.split import merged_split
 from syncdisc_plugin.data.store import JUDGED, MANIFEST, read_judged, read_spec, shard_path
 from syncdisc_plugin.data.verify import finished_rows, shard_faults
 from syncdisc_plugin.data.writer import StoreWriter
@@ -47,10 +48,11 @@ class MergeResult:
 def merge(stores: Sequence[Path], out: Path) -> MergeResult:
     """Put the clips and refusals of `stores` into `out`; what is there already is passed over.
 
-    What `store judge` found of the clips goes along. A kill at any time leaves a store that is
-    whole as far as it goes; the same call goes on. The stores stay as they are, and may be deleted
-    afterwards. An input with the same key (same file, same settings) in two stores is taken once;
-    a path that was refused in one and prepared in another is taken as it was prepared.
+    What `store judge` found of the clips goes along, and who was held out, but for speakers whom
+    another of the stores trains on. A kill at any time leaves a store that is whole as far as it
+    goes; the same call goes on. The stores stay as they are, and may be deleted afterwards. An
+    input with the same key (same file, same settings) in two stores is taken once; a path that was
+    refused in one and prepared in another is taken as it was prepared.
 
     Args:
         stores: each of the same spec, with no `prepare` at work or left unfinished.
@@ -160,6 +162,11 @@ def _merge(rows: dict[Path, _Rows], writer: StoreWriter, spec: ClipSpec, known: 
             writer.add(waiting)
             waiting = []
     _add_judged([*rows], writer)
+    speakers = {
+        store: {row_clip(row).speaker for row in its_rows if _is_good(row)}
+        for store, its_rows in rows.items()
+    }
+    merged_split(speakers, writer.root)
     return MergeResult(len(inputs), clips, known, linked, copied)
 
 

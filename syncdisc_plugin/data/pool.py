@@ -134,8 +134,9 @@ class _Pool:
         self._reason = context.RawArray("c", _REASON_BYTES)
         self._others = {*multiprocessing.active_children()}
         self._mine: set[Any] = set()
+        most = 61 if sys.platform == "win32" else workers  # Windows waits for no more at once
         self._pool = ProcessPoolExecutor(
-            workers,
+            min(workers, most),
             mp_context=context,
             initializer=_start,
             initargs=(begin, self._started, self._reason),

@@ -98,6 +98,8 @@ class PrepareResult:
     """Inputs that the table of speakers does not name, where one was given."""
     renamed: int = 0
     """Finished clips that got another speaker or language, by the table."""
+    noted: int = 0
+    """Inputs prepared in this call with a note: what was damaged, or is odd."""
     finished: int = 0
     """Inputs of this call that an earlier one finished, refused ones too: not opened."""
 
@@ -151,7 +153,7 @@ def prepare(
     if settings.engine == "local" or settings.device == "cpu":  # a cluster's head may have no GPU
         # Loaded here once, so that a missing model file is an error before anything is written.
         detector_for(spec, settings)
-    clips, seconds, refused, same, cost = 0, 0.0, [], 0, Cost()
+    clips, seconds, refused, same, noted, cost = 0, 0.0, [], 0, 0, Cost()
     with StoreWriter(out, spec) as writer:
         # What need not be looked at, by jobs' keys, and not be prepared, by clips' keys.
         finished = [r for r in writer.rows if r["status"] == "ok" or not settings.retry]
@@ -178,6 +180,7 @@ def prepare(
                 cost.add(result.cost)
                 good = [row for row in rows if row["status"] == "ok"]
                 clips += len(good)
+                noted += any(row["note"] for row in good)
                 seconds += sum(row["n_frames"] for row in good) / spec.fps
                 refused += [row for row in rows if row["status"] != "ok"]
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
@@ -192,6 +195,7 @@ def prepare(
         same=same,
         unnamed=unnamed,
         renamed=renamed,
+        noted=noted,
         finished=len(videos) - len(by_key),
     )
 

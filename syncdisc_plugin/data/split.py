@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 from syncdisc_plugin.atomic import write_text
@@ -91,8 +93,44 @@ def split_store(
             note = f"{why}: nothing is held out, figures are on training clips"
     split = _divide(store, by, heldout, note)  # may refuse: nothing is stored then
     saved = {"asked": asked, "by": by, "heldout": sorted(heldout), "note": note}
-    write_text(store.root / SPLIT, json.dumps(saved, indent=1))
+    try:
+        write_text(store.root / SPLIT, json.dumps(saved, indent=1))
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        # A colleague's store, a snapshot: the same is drawn the next time.
+        split = replace(split, note=f"{note}; the store cannot be written, so it is not kept there")
     return split
+
+
+def merged_split(stores: Mapping[Path, Collection[str]], out: Path) -> None:
+    """Write the split of a store that others were merged into, where they have some.
+
+    Held out are the speakers that one of them holds out and none trains on: figures of weights
+    that were trained on one of them stay those of unseen speakers.
+
+    Args:
+        stores: of each the speakers.
+        out: the store that they were merged into; a split that it has stays.
+
+    Raises:
+        StoreError: one of the splits is damaged.
+    """
+    if (out / SPLIT).exists():
+        return
+    heldout, trained = set[str](), set[str]()
+    asked: dict[str, Any] | None = None
+    for root, speakers in stores.items():
+        saved = _saved(root)
+        if saved and saved["by"] == "speaker" and saved["heldout"]:
+            heldout |= set(saved["heldout"])
+            trained |= set(speakers) - set(saved["heldout"])
+            asked = asked or saved["asked"]
+    if heldout := heldout - trained:
+        n = len({s for speakers in stores.values() for s in speakers})
+        note = f"{len(heldout)} of {n} speakers held out, as in the stores that were merged"
+        saved = {"asked": asked, "by": "speaker", "heldout": sorted(heldout), "note": note}
+        write_text(out / SPLIT, json.dumps(saved, indent=1))
 
 
 def read_split(store: ClipStore) -> Split | None:
@@ -103,13 +141,24 @@ def read_split(store: ClipStore) -> Split | None:
 
 def _read(store: ClipStore) -> tuple[Split, dict[str, Any], str] | None:
     """The stored split, with what it was asked for, and by what it divides."""
-    path = store.root / SPLIT
+    saved = _saved(store.root)
+    if saved is None:
+        return None
+    split = _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
+    return split, saved["asked"], saved["by"]
+
+
+def _saved(root: Path) -> dict[str, Any] | None:
+    """What STORE/split.json holds."""
+    path = root / SPLIT
     if not path.exists():
         return None
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        split = _divide(store, saved["by"], set(saved["heldout"]), saved["note"])
-        return split, saved["asked"], saved["by"]
+        kinds = {"asked": dict, "by": str, "heldout": list, "note": str}
+        if odd := [key for key, kind in kinds.items() if not isinstance(saved[key], kind)]:
+            raise ValueError(f"{odd[0]} is no {kinds[odd[0]].__name__}")
+        return dict(saved)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: damaged ({error}). Delete it; it is made anew.") from error
 

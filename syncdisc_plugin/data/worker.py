@@ -217,19 +217,33 @@ def _clips_of(job: Job, video: Path) -> list[dict[str, Any]]:
             rows.append(clip_row(job.key, clip))
             held += track.n_frames
             if held >= SHARD_FRAMES:
-                with _Worker.cost.step("write"):
-                    write_shard(Path(job.store), f"{job.key}-{part}", pending)
+                _write(job, part, pending)
                 pending, held, part = {}, 0, part + 1
     except FaceError as error:
         # As `_rows_of` does, with what was seen: the report tells minutes from it.
         reason = str(error).replace(str(video), job.path)
         return [{**refused_row(job.key, job.path, reason), "footage": footage.seen}]
     if pending:
-        with _Worker.cost.step("write"):
-            write_shard(Path(job.store), f"{job.key}-{part}", pending)
+        _write(job, part, pending)
     # Known only now: how far the file could be decoded, and what else was in it.
     also = {"note": footage.recording.note or "", "footage": footage.seen}
     return [{**row, **also} for row in rows]
+
+
+def _write(job: Job, part: int, tensors: dict[str, np.ndarray]) -> None:
+    """Write a shard. What keeps it from being written is no fault of the video's."""
+    try:
+        with _Worker.cost.step("write"):
+            write_shard(Path(job.store), f"{job.key}-{part}", tensors)
+    except OSError as error:
+        if is_machines_fault(error):
+            raise
+        if is_passing(error):
+            raise OSError(error.errno, f"{error.strerror}, as its clips were written") from error
+        raise RunError(
+            f"--out {job.store}: cannot be written ({error.strerror}). Give yourself the right to "
+            "write there, or mount it again; the same command goes on."
+        ) from error
 
 
 def _clip_of(
