@@ -118,16 +118,15 @@ def run_prepare(
         print(f"the workers' time: {where}; the largest had {result.cost.peak_mb:.0f} MB")
     if shard is None:  # one job of many may well be without a clip
         store = ClipStore(out)  # refuses a store without a clip
-        print(_said_of_speakers(sorted({clip.speaker for clip in store.clips})))
+        print(_said_of_speakers({clip.speaker for clip in store.clips}, bool(settings.speakers)))
 
 
-def _said_of_speakers(names: Sequence[str], most: int = 5) -> str:
+def _said_of_speakers(speakers: set[str], is_table: bool, most: int = 5) -> str:
     """Whoever's folders lie deeper sees here that they were taken for one speaker."""
+    names = sorted(speakers)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (
-        f"speakers: {', '.join(names[:most])}{more}, the folders right below those that were given "
-        "(others by --speakers TABLE)"
-    )
+    how = "by --speakers" if is_table else "by folder, right below what was given (or --speakers)"
+    return f"speakers {how}: {', '.join(names[:most])}{more}"
 
 
 def _check_layout(layout: str | None, out: Path | None, run: Path | None) -> None:
