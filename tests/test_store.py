@@ -370,7 +370,8 @@ def test_a_damaged_shard_names_the_clip_and_the_fix(
     for read in (store.frames, store.mel, store.audio):
         with pytest.raises(StoreError, match=r"clip k1-0/0 \(ann/k1\.mp4\)") as caught:
             read(clip, 0, 1)
-        assert "prepare again" in str(caught.value)
+        assert "`prepare`" in str(caught.value)
+        assert str(caught.value).endswith("goes on without it with --resume.")
 
 
 @pytest.mark.parametrize(

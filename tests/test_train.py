@@ -318,7 +318,7 @@ def test_a_reference_gives_the_zero(
 ) -> None:
     """The lag that the reference sees in the set is undone in all that a run trains on."""
     from syncdisc_plugin.data import filter as filtering
-    from syncdisc_plugin.train import clips, loop
+    from syncdisc_plugin.train import clips, validation
 
     lags: list[int] = []
     judged: list[str] = []
@@ -332,7 +332,7 @@ def test_a_reference_gives_the_zero(
         return weights.load(path, device)
 
     monkeypatch.setattr(filtering.FilterResult, "common_lag", 4)
-    monkeypatch.setattr(loop, "embed_clips", embedded)
+    monkeypatch.setattr(validation, "embed_clips", embedded)
     monkeypatch.setattr(clips, "weights", SimpleNamespace(load=loaded))
     run = tmp_path / "run"
     train(tiny_store, run, replace(SETTINGS, steps=10, reference="base"))

@@ -99,7 +99,7 @@ class ClipStore:
 def _mend(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return (
-            "Its shard was deleted, or replaced by `prepare` since the video is another one; a run "
+            "Its shard was deleted, or replaced when `prepare` found another video there; a run "
             "goes on without it with --resume."
         )
     return (
