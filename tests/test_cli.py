@@ -447,6 +447,7 @@ def test_prepare_score_filter_evaluate(run: Run, footage: Path, net: Path, tmp_p
     status, out, _ = run(*prepare)
     assert status == 0 and "prepared 0 clips" in out and "from 0 videos" in out
     assert "\n4 videos were finished before: nothing to do\n" in out
+    assert "(or --speakers): heldout_1, heldout_2, speaker_1\n" in out
 
     videos = sorted(footage.glob("*/clip_1.mp4"))
     status, out, err = run("score", *videos, "--weights", net, "--detector", "lbp", "--json")
