@@ -39,7 +39,16 @@ _EXACT = int(Interpolation.BICUBIC) | 0x2000 | 0x40000
 _SPACE_RGB, _SPACE_BT709, _RANGE_LIMITED, _RANGE_FULL = 0, 1, 1, 2
 
 
-class PictureStream:
+class _Noting:
+    """Says why less than the whole was read: what went wrong first."""
+
+    note: str | None = None
+
+    def _noted(self, words: str | None) -> None:
+        self.note = self.note or words
+
+
+class PictureStream(_Noting):
     """The video stream of a file.
 
     Attributes:
@@ -62,7 +71,6 @@ class PictureStream:
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
         self.path, self.threads = Path(path), threads
-        self.note: str | None = None
         first: av.VideoFrame | None = None
         with opened(self.path) as container:
             stream = pick_stream(container.streams.video)
@@ -161,11 +169,8 @@ class PictureStream:
             elif seek_pts is None:
                 self._noted(decoded.note("picture"))
 
-    def _noted(self, words: str | None) -> None:
-        self.note = self.note or words
 
-
-class SoundStream:
+class SoundStream(_Noting):
     """The audio stream of a file: of the default or first one, all channels.
 
     t = 0 is the earlier of the first sample and, where the file has one, the first picture: a
@@ -186,7 +191,6 @@ class SoundStream:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.note: str | None = None
         first: av.AudioFrame | None = None
         with opened(self.path) as container:
             stream = pick_stream(container.streams.audio)
@@ -265,9 +269,6 @@ class SoundStream:
                         yield from given(frame)
                 yield from given(None)
                 self._noted(decoded.note("sound"))
-
-    def _noted(self, words: str | None) -> None:
-        self.note = self.note or words
 
     def packets(self) -> Iterator[tuple[float, av.Packet]]:
         """Undecoded packets with their times from t = 0 on, timestamps moved to that zero."""
