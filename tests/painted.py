@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -78,6 +79,27 @@ def write_wav(path: Path, *channels: np.ndarray, rate: int = RATE) -> Path:
         file.setframerate(rate)
         file.writeframes((np.stack(channels, 1) * 32767).astype("<i2").tobytes())
     return path
+
+
+def encode(
+    path: Path,
+    images: Iterable[np.ndarray],
+    *,
+    codec: str,
+    rate: int = 25,
+    form: str = "yuv420p",
+    given: str = "rgb24",
+    options: dict[str, str] | None = None,
+) -> None:
+    """A video without sound of any codec and pixel format; `given` is that of the images."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = W, H, form
+        stream.codec_context.options = options or {}
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(image, format=given)
+            file.mux(stream.encode(frame.reformat(format=form)))
+        file.mux(stream.encode(None))
 
 
 def read_frames(path: Path) -> tuple[list[float], np.ndarray]:

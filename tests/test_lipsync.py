@@ -24,6 +24,7 @@ from painted import (
     Painter,
     W,
     bursts,
+    encode,
     indices,
     lag_s,
     picture,
@@ -140,13 +141,7 @@ def test_the_mouth_moves_on_while_a_picture_is_shown_for_long(tmp_path: Path, su
     if suffix == ".mp4":
         write_video(source, map(picture, range(n)), frame_times_s=times_s, crf=4)
     else:
-        with av.open(str(source), "w") as file:
-            stream = file.add_stream("ffv1", rate=10)
-            stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
-            for index in range(n):
-                frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
-                file.mux(stream.encode(frame))
-            file.mux(stream.encode(None))
+        encode(source, map(picture, range(n)), codec="ffv1", rate=10)
     result = run(source, wav, tmp_path / "out.mp4")
     times, frames = read_frames(tmp_path / "out.mp4")
     assert "shown again meanwhile, for the mouth to move" in " ".join(result.notes)
@@ -526,41 +521,25 @@ def test_what_is_transparent_is_white(wav: Path, tmp_path: Path) -> None:
 
 def test_that_ten_bits_become_eight_is_said(wav: Path, tmp_path: Path) -> None:
     source = tmp_path / "v.mkv"
-    with av.open(str(source), "w") as file:
-        stream = file.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p10le"
-        for index in range(40):
-            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
-            file.mux(stream.encode(frame.reformat(format="yuv420p10le")))
-        file.mux(stream.encode(None))
+    encode(source, map(picture, range(40)), codec="ffv1", form="yuv420p10le")
     result = run(source, wav, tmp_path / "out.mp4")
     assert result.notes == ("the video has 10 bits a colour, the output 8",)
 
 
 def test_that_interlaced_footage_keeps_its_combs_is_said(wav: Path, tmp_path: Path) -> None:
     source = tmp_path / "v.mp4"
-    with av.open(str(source), "w") as file:
-        stream = file.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
-        stream.codec_context.options = {"x264-params": "interlaced=1"}
-        for index in range(40):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
-        file.mux(stream.encode(None))
+    options = {"x264-params": "interlaced=1"}
+    encode(source, map(picture, range(40)), codec="libx264", options=options)
     (note,) = run(source, wav, tmp_path / "out.mp4").notes
     assert note.startswith("the video is interlaced, the output is not")
 
 
 def test_what_is_transparent_in_a_video_is_white(wav: Path, tmp_path: Path) -> None:
     source = tmp_path / "v.mov"
-    with av.open(str(source), "w") as file:
-        stream = file.add_stream("qtrle", rate=25)
-        stream.width, stream.height, stream.pix_fmt = W, H, "argb"
-        for index in range(40):
-            solid = np.full((H, W, 1), 255, np.uint8)
-            solid[:, 120:140] = 0
-            image = np.concatenate([solid, picture(index)], axis=2)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="argb")))
-        file.mux(stream.encode(None))
+    solid = np.full((H, W, 1), 255, np.uint8)
+    solid[:, 120:140] = 0
+    images = (np.concatenate([solid, picture(index)], axis=2) for index in range(40))
+    encode(source, images, codec="qtrle", form="argb", given="argb")
     result = run(source, wav, tmp_path / "out.mp4")
     assert result.notes == ("what is transparent in the video is white",)
     _, frames = read_frames(tmp_path / "out.mp4")

@@ -398,6 +398,15 @@ def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
     assert [c.speaker for c in ClipStore(tmp_path / "store").clips] == ["Ann"]
 
 
+def raising(number: int) -> Callable[..., None]:
+    """What takes any arguments, and fails."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do jobs in this process, where a test can get at them."""
@@ -418,12 +427,9 @@ def test_what_could_not_be_read_is_tried_again(
     video, out = tmp_path / "a.mp4", tmp_path / "store"
     write_video(video, grey(30), audio=babble(1.2))
 
-    def fails(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("syncdisc_plugin.data.worker.sha256", fails)
+            patch.setattr("syncdisc_plugin.data.worker.sha256", raising(number))
             found = prepare([video], out, settings=WHOLE)
         assert found.videos == 1 and "The same command tries again" in found.refused[0]["reason"]
     assert prepare([video], out, settings=WHOLE).clips == 1
@@ -622,11 +628,8 @@ def test_a_store_that_fails_for_a_moment_is_tried_again(
     video, out = tmp_path / "a.mp4", tmp_path / "store"
     write_video(video, grey(60), audio=babble(2.4))
 
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
     with monkeypatch.context() as failing:
-        failing.setattr("syncdisc_plugin.data.worker.write_shard", fail)
+        failing.setattr("syncdisc_plugin.data.worker.write_shard", raising(number))
         (row,) = prepare([video], out, settings=WHOLE).refused
     assert "as its clips were written). The same command tries again" in row["reason"]
     assert prepare([video], out, settings=WHOLE).clips == 1
@@ -639,11 +642,8 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_costs_no_video(
     video, out = tmp_path / "a.mp4", tmp_path / "store"
     write_video(video, grey(60), audio=babble(2.4))
 
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
     with monkeypatch.context() as failing:
-        failing.setattr("syncdisc_plugin.data.worker.write_shard", refuse)
+        failing.setattr("syncdisc_plugin.data.worker.write_shard", raising(errno.EPERM))
         with pytest.raises(RunError, match=r"cannot be written \(Operation not permitted\)"):
             prepare([video], out, settings=WHOLE)
     assert prepare([video], out, settings=WHOLE).clips == 1

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from syncdisc_plugin.errors import MediaError
-from syncdisc_plugin.media.stream import PictureStream
+from syncdisc_plugin.media.stream import PictureStream, on_white
 
 # fmt: off
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -214,7 +214,7 @@ class PhotoPlayback:
             most = 255 if whole.dtype == np.uint8 else 65535
             solid = whole[..., 3:].astype(np.float32) / most
             if solid.min() < 1 and whole.shape[:2] == picture.shape[:2]:
-                picture = np.rint(picture * solid + 255 * (1 - solid)).astype(np.uint8)
+                picture = on_white(picture, solid)
                 self.note = "what is transparent in the photograph is white"
         image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         shrink = PHOTO_SIDE_PX / max(image.shape[:2])

@@ -47,7 +47,7 @@ from syncdisc_plugin.nn.precision import (
     denormals_as_zero,
 )
 from syncdisc_plugin.train.divergence import Divergence
-from syncdisc_plugin.train.folder import read_clips, write_clips
+from syncdisc_plugin.train.folder import read_clips, take_folder, write_clips
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.log import RunLog
 from syncdisc_plugin.train.ranks import processes
@@ -178,10 +178,7 @@ class GeneratorTrainer:
             load_state(run, self.modules, self.optimisers)
             self.losses.load_state_dict(self.progress.weights)
         if not begun:  # only now: what was refused until here leaves no run behind
-            run.mkdir(parents=True, exist_ok=True)
-            held.callback(Lock(run, run=True).release)
-            if (run / "settings.json").exists():
-                raise RunError(f"--out {run}: holds a run by now. Give another folder.")
+            take_folder(run, held)
             write_clips(run, self.split)
             write_text(run / "settings.json", json.dumps(asdict(s), indent=1))
         self.divergence = Divergence(run)

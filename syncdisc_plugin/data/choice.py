@@ -130,13 +130,12 @@ def choose(clips: Sequence[Clip], root: Path, fps: int, choice: Choice) -> Chose
             since clips were added.
     """
     judged = read_judged(root)
-    unjudged = sum(clip.id not in judged for clip in clips)
     if choice.of_judge and not judged:
         raise StoreError(
             f"{root}: {', '.join(choice.of_judge)} needs {JUDGED}, which is not there. "
             f"Make it: syncdisc store judge {root}"
         )
-    if choice.of_judge and unjudged:
+    if choice.of_judge and (unjudged := sum(clip.id not in judged for clip in clips)):
         raise StoreError(
             f"{root}: {', '.join(choice.of_judge)} needs a verdict on every clip, and {JUDGED} has "
             f"none on {unjudged} of {len(clips)}: they were added since. Run it again: "

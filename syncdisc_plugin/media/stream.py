@@ -136,7 +136,9 @@ class PictureStream(_Noting):
         form = "rgba" if self.is_transparent else "rgb24"
         rgb = self._rgb.reformat(frame, width, height, form, threads=self.threads, **how)
         pixels = rgb.to_ndarray()
-        return self.turn(_on_white(pixels) if self.is_transparent else pixels)
+        if self.is_transparent:
+            pixels = on_white(pixels[..., :3], pixels[..., 3:] / np.float32(255))
+        return self.turn(pixels)
 
     def _sought(self, first_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from `first_pts` on by way of a keyframe; nothing where that cannot be had."""
@@ -288,10 +290,9 @@ class SoundStream(_Noting):
         return container, pick_stream(container.streams.audio)
 
 
-def _on_white(rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 4) uint8 -> (H, W, 3) uint8."""
-    solid = rgba[..., 3:].astype(np.float32) / 255
-    return np.rint(rgba[..., :3] * solid + 255 * (1 - solid)).astype(np.uint8)
+def on_white(picture: np.ndarray, solid: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, of which (H, W, 1) in [0, 1] is seen, before white."""
+    return np.rint(picture * solid + 255 * (1 - solid)).astype(np.uint8)
 
 
 def _silence(channels: int, n_samples: int) -> Iterator[np.ndarray]:

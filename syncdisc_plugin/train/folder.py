@@ -71,14 +71,23 @@ def begin_run(
     Raises:
         RunError: another process is at work in the folder; until `held` is closed, this one is.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    held.callback(Lock(run, run=True).release)
-    if (run / SETTINGS).exists():  # another process has begun one since it was looked for
-        raise RunError(f"--out {run}: holds a run by now. Give another folder.")
+    take_folder(run, held)
     if start:
         weights.save(start, run / START, init_from=settings.init_from)
     write_text(run / SETTINGS, json.dumps(asdict(settings), indent=1))
     write_clips(run, split)
+
+
+def take_folder(run: Path, held: ExitStack) -> None:
+    """Make and lock a new run's folder, until `held` is closed.
+
+    Raises:
+        RunError: another process is at work in it, or has begun a run there meanwhile.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    held.callback(Lock(run, run=True).release)
+    if (run / SETTINGS).exists():
+        raise RunError(f"--out {run}: holds a run by now. Give another folder.")
 
 
 def abandon_run(run: Path) -> None:

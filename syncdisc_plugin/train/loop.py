@@ -117,7 +117,8 @@ class Trainer:
             self.s = replace(settings, precision=self.precision)
             if ranks.first:
                 begin_run(run, self.s, self.split, start, held)
-        clips = self.split.train + some_frames(self.split.heldout, settings.heldout_frames)
+        probe = some_frames(self.split.heldout, settings.heldout_frames)
+        clips = self.split.train + probe
         self.lag: int = ranks.agree(
             measure_lag(run, self.s.reference, store, clips, self.device, self.precision, interrupt)
             if ranks.first
@@ -130,7 +131,9 @@ class Trainer:
                 if ranks.first:
                     abandon_run(run)
                 raise
-        self.validation = Validation(run, store, self.split, self.s, self.precision, self.lag)
+        self.validation = Validation(
+            run, store, self.split, probe, self.s, self.precision, self.lag
+        )
         self.divergence = Divergence(run)
         at = (progress.stage, progress.step) if progress else None
         self.log = RunLog(run, at) if ranks.first else None

@@ -14,7 +14,7 @@ import torch
 from syncdisc_plugin import weights
 from syncdisc_plugin.data.embed import Embedded, embed_clips
 from syncdisc_plugin.data.manifest import Clip
-from syncdisc_plugin.data.split import Split, some_frames
+from syncdisc_plugin.data.split import Split
 from syncdisc_plugin.data.store import ClipStore
 from syncdisc_plugin.evaluate import metrics
 from syncdisc_plugin.nn import Discriminator
@@ -25,20 +25,23 @@ from syncdisc_plugin.train.settings import TrainSettings
 
 
 class Validation:
-    """Measures a run's weights on the clips that it does not train on, in its first process."""
+    """Measures a run's weights on the clips that it does not train on, in its first process.
+
+    On the way by those of `probe` alone, at the end of a stage by all that are held out.
+    """
 
     def __init__(
         self,
         run: Path,
         store: ClipStore,
         split: Split,
+        probe: list[Clip],
         settings: TrainSettings,
         precision: str,
         lag: int,
     ) -> None:
         self._run, self._store, self._split, self._s = run, store, split, settings
-        self._precision, self._lag = precision, lag
-        self._probe = some_frames(split.heldout, settings.heldout_frames)
+        self._probe, self._precision, self._lag = probe, precision, lag
 
     def measure(
         self, stage: int, average: Discriminator, progress: Progress
