@@ -65,9 +65,9 @@ class GeneratorTrainSettings:
     experts, whatever SyncLoss reads that judges 5 frames."""
     sync_from: float = 0.1
     """Part of the budget after which the sync loss joins; there must be a mouth to judge."""
-    sync_ratio: float = 50.0
+    sync_ratio: float = 30.0
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
-    sync_final_ratio: float = 2.0
+    sync_final_ratio: float = 1.2
     """What the ratio falls to over the second half of the budget, in which the picture settles;
     as large as sync_ratio: it never falls."""
     sync_contrast: float = 0.0
