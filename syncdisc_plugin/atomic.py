@@ -10,6 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from syncdisc_plugin.errors import RunError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -37,6 +39,23 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temp.unlink(missing_ok=True)
+
+
+def check_target(flag: str, path: Path | None) -> None:
+    """Refuse a file that could not be written, before the work that it is to hold.
+
+    Raises:
+        RunError: it is a folder, or its own folder cannot be made or written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise RunError(f"{flag} {path}: is a folder. Give the name of a file.")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise RunError(f"{flag} {path}: {there} is a file. Give a file in a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{flag} {path}: {there} cannot be written to. Give a file elsewhere.")
 
 
 def write_text(path: Path, text: str) -> None:

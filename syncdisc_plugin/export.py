@@ -154,7 +154,7 @@ def _kind_of(out: Path, kind: str | None) -> str:
     if kind is None and told is None:
         raise ValueError(
             f"out: expected a file that ends in one of {', '.join(by_suffix)}, got {str(out)!r}. "
-            f"Or name the kind, one of {', '.join(KINDS)}."
+            f"In Python, kind= may name one of {', '.join(KINDS)} instead."
         )
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")

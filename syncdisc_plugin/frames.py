@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import EinopsError, rearrange
 
+from syncdisc_plugin.ranges import check_range
 from syncdisc_plugin.spec import ClipSpec
 
 LAYOUTS = (
@@ -67,10 +69,7 @@ class FrameFormat:
             raise ValueError(
                 f"n_frames: expected a number of frames of one item, got {self.n_frames!r}."
             )
-        if not 1 <= self.fps <= 240:
-            raise ValueError(
-                f"fps: expected frames per second between 1 and 240, got {self.fps!r}."
-            )
+        check_range("fps", self.fps, least=1, most=240)
         top, bottom, left, right = self.box
         if not (top < bottom and left < right):
             raise ValueError(
@@ -88,11 +87,13 @@ class FrameFormat:
                     f"ratios of the frame, got {self.region!r}."
                 )
             return REGIONS[self.region]
-        if len(self.region) != 4 or not all(isinstance(x, Real) for x in self.region):
+        numbers = tuple(self.region) if isinstance(self.region, Iterable) else ()
+        if len(numbers) != 4 or not all(isinstance(x, Real) for x in numbers):
             raise ValueError(
                 f"region: expected four numbers (top, bottom, left, right), got {self.region!r}."
             )
-        return self.region
+        top, bottom, left, right = (float(x) for x in numbers)
+        return top, bottom, left, right
 
     def split(self, frames: torch.Tensor) -> torch.Tensor:
         """A host's frames -> (B, T, 3, H, W), values as they are.
@@ -107,6 +108,11 @@ class FrameFormat:
                 "torch.stack(list_of_frames, dim=1)."
             )
         shape = tuple(frames.shape)
+        if not frames.numel():
+            raise ValueError(
+                f"frames: expected at least one item, got shape {shape}. Leave the call out where "
+                "nothing is selected."
+            )
         layout = self.layout or _guess(shape, self.n_frames)
         sizes: dict[str, int] = {"c": 3}
         if self.n_frames is not None:

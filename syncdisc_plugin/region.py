@@ -55,7 +55,7 @@ def locate(
     sync: SyncLoss,
     batches: Iterable[Any],
     *,
-    models: Path | None = None,
+    models: Path | str | None = None,
     most_frames: int = 64,
 ) -> Located:
     """Find the region of a generator that cuts faces in its own way.

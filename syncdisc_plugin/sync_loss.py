@@ -21,6 +21,7 @@ from syncdisc_plugin.hosts import host
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.objective import KINDS, WINDOWS, Objective
+from syncdisc_plugin.ranges import check_range
 from syncdisc_plugin.sound import (
     check_mel_values,
     check_waveform_values,
@@ -110,16 +111,11 @@ class SyncLoss(nn.Module):
         _one_of("windows", windows, WINDOWS)
         _one_of("kind", kind, KINDS)
         _one_of("reduction", reduction, REDUCTIONS)
-        if not contrast >= 0:
-            raise ValueError(
-                f"contrast: expected a weight of at least 0, got {contrast!r}. 1 counts the other "
-                "sounds of the batch as much as the own one."
-            )
-        if not max_gradient > 0:
-            raise ValueError(
-                f"max_gradient: expected a positive norm, got {max_gradient!r}. "
-                "To switch the loss off, multiply it by 0."
-            )
+        others = "1 counts the other sounds of the batch as much as the own one."
+        check_range("contrast", contrast, least=0, fix=others)
+        check_range("weight", weight, least=0)
+        off = "To switch the loss off, multiply it by 0."
+        check_range("max_gradient", max_gradient, above=0, fix=off)
         # In a tuple, so that nn.Module does not register it.
         with torch.inference_mode(False):  # else no later step could differentiate through it
             self._judge = (freeze(checkpoints.load_judge(weights)),)

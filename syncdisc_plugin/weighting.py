@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from syncdisc_plugin.ranges import check_range
+
 # In fp16, gradients of a mean over millions of values vanish, and larger ones overflow: the first
 # scale that gives a finite norm is right.
 SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0)
@@ -78,19 +80,15 @@ class SyncWeight:
         largest: float = 1.0,
         true_loss: float = 0.0,
     ) -> None:
+        check_range("ratio", ratio, above=0)
         final_ratio = ratio / FALL if final_ratio is None else final_ratio
-        for name, value, good, range_ in (
-            ("ratio", ratio, ratio > 0, "above 0"),
-            ("final_ratio", final_ratio, final_ratio > 0, "above 0"),
-            ("start_step", start_step, start_step >= 0, "of at least 0"),
-            ("ramp_steps", ramp_steps, ramp_steps >= 0, "of at least 0"),
-            ("every", every, every >= 1, "of at least 1"),
-            ("smoothing", smoothing, 0 <= smoothing < 1, "from 0 to below 1"),
-            ("largest", largest, largest > 0, "above 0"),
-            ("true_loss", true_loss, true_loss >= 0, "of at least 0"),
-        ):
-            if not good:
-                raise ValueError(f"{name}: expected a number {range_}, got {value!r}.")
+        check_range("final_ratio", final_ratio, above=0)
+        check_range("start_step", start_step, least=0)
+        check_range("ramp_steps", ramp_steps, least=0)
+        check_range("every", every, least=1)
+        check_range("smoothing", smoothing, least=0, below=1)
+        check_range("largest", largest, above=0)
+        check_range("true_loss", true_loss, least=0)
         self.ratio, self.final_ratio = ratio, final_ratio
         self.start_step, self.ramp_steps = start_step, ramp_steps
         self.every, self.smoothing, self.largest = every, smoothing, largest
@@ -119,16 +117,12 @@ class SyncWeight:
             frames: the generator's output that both were computed from, before any detach; or
                 the weight of its last layer.
             part: of the whole training that has passed, from 0 to 1: `step / total_steps`. Left
-                out, the ratio never falls.
+                out, the ratio never falls; beyond the end, it stays where it is.
 
         Raises:
-            ValueError: a loss that is no scalar, or does not depend on the frames; a part outside
-                0 to 1.
+            ValueError: a loss that is no scalar, or does not depend on the frames; a part below 0.
         """
-        if not 0 <= part <= 1:
-            raise ValueError(
-                f"part: expected 0 to 1, got {part!r}. Pass step / total_steps, or leave it out."
-            )
+        check_range("part", part, least=0, fix="Pass step / total_steps, or leave it out.")
         step, self.step = self.step, self.step + 1
         if step < self.start_step:
             self.value = 0.0
@@ -159,9 +153,10 @@ class SyncWeight:
         Raises:
             ValueError: not such a state.
         """
-        if set(state) != {"step", "measured", "means"}:
+        if not isinstance(state, dict) or set(state) != {"step", "measured", "means"}:
+            got = sorted(state) if isinstance(state, dict) else state
             raise ValueError(
-                f"state: expected step, measured and means, got {sorted(state)}. Pass what "
+                f"state: expected step, measured and means, got {got!r}. Pass what "
                 "SyncWeight.state_dict() returned."
             )
         self.step, self._measured = int(state["step"]), int(state["measured"])
@@ -169,7 +164,7 @@ class SyncWeight:
 
     def _ratio(self, part: float) -> float:
         """The first one for half of the training, then on its way to the last one."""
-        return self.ratio * (self.final_ratio / self.ratio) ** max(0.0, 2 * part - 1)
+        return self.ratio * (self.final_ratio / self.ratio) ** min(1.0, max(0.0, 2 * part - 1))
 
     def _unrest(self, loss: float) -> float:
         """Part of the weight that such a sync loss asks for."""

@@ -6,6 +6,7 @@ Other people's checkpoints, which are pickles, are read by `nn.foreign.read` alo
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -143,8 +144,7 @@ def resolve(ref: str | Path) -> Path:
         return names[ref]
     if isinstance(ref, str) and ref.startswith("hf:"):
         return _from_hub(ref)
-    path = Path(ref)
-    if path.is_file():
+    if isinstance(ref, str | os.PathLike) and (path := Path(ref)).is_file():
         return path
     raise WeightsError(
         f"weights {ref!r}: no such file, and no shipped weights of that name. "
@@ -168,13 +168,15 @@ def _from_hub(ref: str) -> Path:
             f"weights {ref!r}: huggingface_hub is not installed. "
             'Run pip install "syncdisc-plugin[hub]", or download the file and give its path.'
         ) from error
+    file = file or HUB_FILE
     try:
-        found = hf_hub_download(f"{owner}/{name}", file or HUB_FILE, revision=revision or None)
+        found = hf_hub_download(f"{owner}/{name}", file, revision=revision or None)
     except Exception as error:  # its own, requests' and httpx's kinds, by version
         what = str(error).strip().split("\n")[0].rstrip(".")
         raise WeightsError(
-            f"weights {ref!r}: cannot be fetched ({type(error).__name__}: {what}). Check the name, "
-            "the file, the network and, for a private repository, the login."
+            f"weights {ref!r}: {file} cannot be fetched ({type(error).__name__}: {what}). Check "
+            "the name, the file (hf:owner/name/FILE.safetensors names another), the network and, "
+            "for a private repository, the login."
         ) from error
     return Path(found)
 

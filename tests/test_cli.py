@@ -598,6 +598,20 @@ def test_a_switch_needs_no_value() -> None:
     assert parser.parse_args(["--retry", "false", "a"]).retry is False
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "doctor", "filter"])
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    run: Run, tmp_path: Path, verb: str
+) -> None:
+    gone = tmp_path / "gone"  # looked at only later
+    (tmp_path / "file").write_text("")
+    flag = "--out" if verb == "filter" else "--json"
+    beyond = run(verb, "--data", gone, flag, tmp_path / "file" / "x")
+    check_refused(beyond, verb, f"{flag} .*: .*file is a file\\. Give a file in a folder")
+    if verb != "filter":
+        folder = run(verb, "--data", gone, flag, tmp_path)
+        check_refused(folder, verb, f"{flag} .*: is a folder. Give the name of a file")
+
+
 def test_a_layout_is_checked_before_a_night_is_spent(run: Run, tmp_path: Path) -> None:
     """Whatever the videos are: they are not looked at."""
     argv = ["prepare", tmp_path / "gone", "--out", tmp_path / "store"]
@@ -639,7 +653,9 @@ def test_evaluate_of_bad_videos_only_says_why(run: Run, net: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--steps", "5"], "--steps: expected at least 10, got 5"),
+        (["--steps", "5"], "--steps: expected a number of at least 10, got 5"),
+        (["--ema", "1.5"], "--ema: expected a number of at least 0 and below 1, got 1.5"),
+        (["--gap.preset", "3"], "--gap.preset: expected a number above 0 and of at most 2"),
         (["--reference", "bsae"], "bsae"),
         (["--init_from", "bsae"], "bsae"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
@@ -348,3 +349,26 @@ def test_a_rate_that_is_no_whole_number_does_not_drift() -> None:
 def test_a_start_before_the_sound_is_refused() -> None:
     with pytest.raises(ValueError, match="start: expected frame numbers of at least 0, got -4"):
         SyncLoss()(torch.rand(1, 3, 5, 96, 96), waveform=torch.rand(48000) * 0.2, start=-4)
+
+
+def test_no_items_at_all() -> None:
+    with pytest.raises(ValueError, match=r"frames: expected at least one item, got .*\(0, 3, 5"):
+        FrameFormat().split(torch.zeros(0, 3, 5, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"fps": "25"}, "fps: expected a number of at least 1 and of at most 240, got '25'"),
+        ({"region": 3}, "region: expected four numbers"),
+        ({"region": (0, 1, 0)}, "region: expected four numbers"),
+    ],
+)
+def test_words_in_place_of_numbers(words: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FrameFormat(**words)  # type: ignore[arg-type]
+
+
+def test_a_region_may_come_as_an_array() -> None:
+    given = FrameFormat(region=np.array([0.1, 0.9, 0.2, 0.8]))  # type: ignore[arg-type]
+    assert given.box == (0.1, 0.9, 0.2, 0.8)

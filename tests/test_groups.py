@@ -36,6 +36,8 @@ def test_words_of_a_table_make_groups_and_numbers_do_not(
     found = group_names(tiny_store.clips, columns)
     assert found["language"] == words and "fps" not in found
     assert found["speaker"] == [c.speaker for c in tiny_store.clips]
+    years = group_names(tiny_store.clips, {"folder": dict.fromkeys(columns["language"], "x")})
+    assert years["folder"] == found["folder"] and set(years["folder (--about)"]) == {"x"}
     assert set(found["face_px"]) <= {"0-48 px", "48-96 px", "96-192 px", "192 px and more"}
 
 

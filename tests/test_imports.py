@@ -21,7 +21,7 @@ NAME = "syncdisc_plugin"
 
 # Each may import from those before it.
 LAYERS = [
-    *("spec", "errors", "atomic", "digest", "timing", "mel", "nn", "weights"),
+    *("spec", "errors", "ranges", "atomic", "digest", "timing", "mel", "nn", "weights"),
     *("frames", "sound", "hosts", "objective", "check", "sync_loss"),
     *("weighting", "compat", "export"),
     *("media", "faces", "region", "data", "evaluate", "train", "demo", "cli"),

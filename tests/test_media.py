@@ -334,6 +334,25 @@ def test_truncated_gives_what_is_there(tmp_path: Path, suffix: str) -> None:
     assert clip.note is not None and "\n" not in clip.note
 
 
+def test_a_cut_within_a_packet_hides_no_missing_half(tmp_path: Path) -> None:
+    """As a download that was cut off leaves it, its index at the front."""
+    with av.open(str(write_noise(tmp_path / "a.mp4"))) as file:
+        options = {"movflags": "faststart"}
+        with av.open(str(tmp_path / "b.mp4"), "w", container_options=options) as out:
+            streams = [out.add_stream_from_template(s) for s in file.streams]
+            for packet in file.demux():
+                if packet.size:
+                    packet.stream = streams[packet.stream.index]
+                    out.mux(packet)
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        heard = [(packet.pos, packet.size) for packet in file.demux(audio=0) if packet.size]
+    whole, (at, size) = (tmp_path / "b.mp4").read_bytes(), heard[len(heard) // 2]
+    assert whole.index(b"moov") < whole.index(b"mdat") < at
+    (tmp_path / "cut.mp4").write_bytes(whole[: at + size // 2])
+    clip = decode(tmp_path / "cut.mp4")
+    assert clip.note is not None and "truncated: the file ends at" in clip.note
+
+
 def test_damage_in_the_middle_costs_no_more_than_itself(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_noise(path)

@@ -293,7 +293,7 @@ def test_a_detector_without_its_file_is_one_error(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port: offline
     settings = PrepareSettings(detector="blazeface", models=tmp_path / "models")
-    with pytest.raises(FaceError, match="use --detector lbp, which needs no file"):
+    with pytest.raises(FaceError, match="use --detector lbp, where there is a choice: it needs no"):
         prepare([tmp_path / "a.mp4"], tmp_path / "store", settings=settings)
     assert not (tmp_path / "store").exists()
 
@@ -303,12 +303,16 @@ def test_a_speakers_table_without_its_columns(tmp_path: Path) -> None:
     settings = dataclasses.replace(WHOLE, speakers=tmp_path / "who.csv")
     for table, why in (
         ("file,name\na.mp4,ann\n", "expected the columns path,speaker"),
+        ("path;speaker\na.mp4;ann\n", "got .'path;speaker'.. Separate them by commas"),
         ("speaker,path\nann,a.mp4\nbob\n", "no path in line 3"),
         ("path,speaker\n,\n", "names none of the 1 videos, such as .*, but nothing"),
     ):
         (tmp_path / "who.csv").write_text(table)
         with pytest.raises(MediaError, match=why):
             prepare([tmp_path], tmp_path / "store", settings=settings)
+    (tmp_path / "who.csv").write_bytes("path,speaker\na.mp4,Jörg\n".encode("cp1252"))
+    with pytest.raises(MediaError, match=r"--speakers .*who\.csv: expected UTF-8, got a byte 0xf6"):
+        prepare([tmp_path], tmp_path / "store", settings=settings)
     assert not (tmp_path / "store").exists()
 
 
@@ -396,6 +400,17 @@ def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
     first = prepare([video.parent], tmp_path / "store", settings=settings)
     assert (first.videos, first.clips) == (1, 1)
     assert [c.speaker for c in ClipStore(tmp_path / "store").clips] == ["Ann"]
+
+
+def test_clips_that_keep_another_speaker_are_counted(tmp_path: Path) -> None:
+    video = tmp_path / "videos" / "kate" / "monday" / "a.mp4"
+    video.parent.mkdir(parents=True)
+    write_video(video, flash(30, 10), audio=click(1.2, 0.4))
+    first = prepare([tmp_path / "videos" / "kate"], tmp_path / "store", settings=WHOLE)
+    assert (first.clips, first.differ) == (1, 0)
+    again = prepare([tmp_path / "videos"], tmp_path / "store", settings=WHOLE)
+    assert (again.videos, again.finished, again.differ) == (0, 1, 1)
+    assert [c.speaker for c in ClipStore(tmp_path / "store").clips] == ["monday"]
 
 
 def raising(number: int) -> Callable[..., None]:

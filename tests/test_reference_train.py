@@ -235,15 +235,16 @@ def test_losses_join_in_turn() -> None:
 
 
 def test_the_sync_weight_falls_in_the_second_half() -> None:
-    losses, _ = the_losses(sync="base", sync_ramp=0, gan_from=1.0, sync_final_ratio=2.0)
+    ratios = {"sync_ratio": 50.0, "sync_final_ratio": 2.0}
+    losses, _ = the_losses(sync="base", sync_ramp=0, gan_from=1.0, **ratios)
     target, window = torch.rand(2, 5, 3, 32, 32), torch.zeros(2, 1, 80, 16)
     drawn = torch.rand_like(target, requires_grad=True)
     parts = (0.2, 0.5, 0.75, 1.0)
     rows = [losses.of_generator(drawn, target, window, part, (0, 0))[2] for part in parts]
     first = rows[0]["sync_weight"]
-    ratios = [row["sync_weight"] / first for row in rows]
+    falls = [row["sync_weight"] / first for row in rows]
     assert 0 < first < 1  # not at its bound
-    assert ratios == pytest.approx([1, 1, 1 / 5, 1 / 25], rel=1e-4)  # of 50, to 2
+    assert falls == pytest.approx([1, 1, 1 / 5, 1 / 25], rel=1e-4)  # of 50, to 2
 
 
 def test_figures_of_a_perfect_and_of_a_flat_picture() -> None:

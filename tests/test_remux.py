@@ -199,6 +199,38 @@ def test_a_stream_that_nothing_here_decodes_is_left_out(tmp_path: Path) -> None:
     assert moved_s(tmp_path / "odd.mkv", tmp_path / "b.mkv") == pytest.approx(0.2, abs=MATROSKA_S)
 
 
+@pytest.mark.parametrize("seconds", [0.2, -0.2, 0.03])
+def test_a_clock_of_one_tick_a_packet(tmp_path: Path, seconds: float) -> None:
+    noise = np.random.default_rng(0).standard_normal((2, 3 * RATE)).astype(np.float32) / 8
+    mux(tmp_path / "a.avi", [noise], "libmp3lame")
+    with av.open(str(tmp_path / "a.avi")) as file:
+        assert file.streams.audio[0].time_base > Fraction(1, 100)
+    for suffix in (".mp4", ".mkv"):
+        out = move_audio(tmp_path / "a.avi", tmp_path / f"b{suffix}", seconds)
+        assert moved_s(tmp_path / "a.avi", out) == pytest.approx(seconds, abs=MATROSKA_S)
+
+
+def test_damaged_sound_is_left_out(tmp_path: Path) -> None:
+    """Packets that have lost their header, which Matroska wants to know."""
+    source = write(tmp_path / "a.ts", 75)
+    whole = bytearray(source.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 2000] = np.random.default_rng(1).bytes(2000)
+    (tmp_path / "hole.ts").write_bytes(whole)
+    out = move_audio(tmp_path / "hole.ts", tmp_path / "b.mkv", 0.2)
+    assert moved_s(source, out) == pytest.approx(0.2, abs=MATROSKA_S)
+    missing = len(packets(source, "audio")) - len(packets(out, "audio"))
+    assert 0 < missing < 10
+
+
+def test_a_clock_that_goes_back_is_the_sources(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.ts")
+    (tmp_path / "joined.ts").write_bytes(2 * source.read_bytes())
+    words = r"joined\.ts: its (video|audio) cannot be copied from .* s on: timestamps go back"
+    with pytest.raises(MediaError, match=words):
+        move_audio(tmp_path / "joined.ts", tmp_path / "b.mkv", 0.2)
+
+
 def test_refusals(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", 25)
     (tmp_path / "folder.mkv").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -105,6 +106,8 @@ def test_unrelated_sound_is_not_judged(judge: Callable[[Seen], Score], n: int) -
 def test_the_curves_end_is_not_trusted(judge: Callable[[Seen], Score]) -> None:
     found = judge(seen(15))
     assert found.offset_frames == 15 and found.clearness > CLEAR and found.in_sync is None
+    assert found.verdict == "cannot tell, audio seems 15 frames or more early"
+    assert judge(seen(-15)).verdict == "cannot tell, audio seems 15 frames or more late"
 
 
 def test_what_resampling_moved_is_undone(judge: Callable[[Seen], Score]) -> None:
@@ -289,6 +292,9 @@ def test_fix_refuses(
     assert "no offset stands out (clearness 3.2, 6 is needed); nothing was written" in err
     row = json.loads(run(*argv, "--fix", out, "--json")[1])
     assert "no offset stands out" in row["error"] and len(row["tracks"]) == 1
+    give(monkeypatch, judge(seen(15)))
+    _, printed, err = run(*argv, "--fix", out)
+    assert "audio seems 15 frames or more early, which is as far as is looked; nothing was" in err
     options = ["--weights", net, "--detector", "none", "--fix"]
     for videos, target, words in (
         ([video, video], out, "--fix: expected one video, got 2"),
@@ -314,14 +320,26 @@ def test_what_was_not_read_of_a_video_is_said(run: Run, net: Path, tmp_path: Pat
     assert json.loads(run(*argv, "--json")[1])["note"] is None
 
 
-def test_a_video_whose_picture_cannot_be_drawn_costs_no_other(
+def test_a_picture_that_cannot_be_drawn_costs_nothing_else(
     run: Run, video: Path, net: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "taken").write_text("")
     argv = ["--weights", net, "--detector", "none", "--pictures", tmp_path / "taken", "--json"]
     status, out, _ = run("score", video, video, *argv)
     rows = [json.loads(line) for line in out.splitlines()]
-    assert status == 2 and len(rows) == 2 and all("taken" in row["error"] for row in rows)
+    assert status == 2 and len(rows) == 2
+    for row in rows:
+        assert "cannot be written" in row["note"] and "taken" in row["note"]
+        (track,) = row["tracks"]
+        assert track["picture"] is None and "verdict" not in row and track["probability_over_time"]
+
+
+def test_a_picture_of_a_video_with_a_long_name(video: Path, net: Path, tmp_path: Path) -> None:
+    long = video.with_name("話" * 83 + ".mp4")  # 253 bytes, which its picture's name adds to
+    os.rename(video, long)
+    (found,) = Scorer(net, _no_detector())(long, tmp_path / "pictures")
+    assert found.picture and Path(found.picture).is_file()
+    assert Path(found.picture).name.startswith("話" * 60)
 
 
 def test_scores_go_by_yunets_boxes_wherever_they_are_made(

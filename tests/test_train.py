@@ -36,6 +36,7 @@ from syncdisc_plugin.train.folder import run_split
 from syncdisc_plugin.train.interrupt import Interrupt
 from syncdisc_plugin.train.progress import Progress, read_progress
 from syncdisc_plugin.train.schedule import learning_rate, plan_steps
+from syncdisc_plugin.train.validation import beats_chance
 
 
 def _start(store: Path, run: Path) -> subprocess.Popen[bytes]:
@@ -223,6 +224,16 @@ def test_settings_survive_json() -> None:
         ({"chunk_frames": 5}, "--chunk_frames"),
         ({"precision": "fp8"}, "--precision"),
         ({"stage3": {"share": 0}}, "--stage3.share"),
+        ({"stage1": {"learning_rate": -1.0}}, "--stage1.learning_rate"),
+        ({"seed": -1}, "--seed: expected a number of at least 0, got -1"),
+        ({"batch_clips": 0}, "--batch_clips: expected a number of at least 1, got 0"),
+        ({"heldout_frames": 0}, "--heldout_frames"),
+        ({"heldout_share": -1.0}, "--heldout_share"),
+        ({"ema": 1.5}, "--ema: expected a number of at least 0 and below 1, got 1.5"),
+        ({"weight_decay": float("nan")}, "--weight_decay"),
+        ({"gap": {"preset": 3}}, "--gap.preset"),
+        ({"filter": {"max_shift_frames": 40}}, "--filter.max_shift_frames"),
+        ({"architecture": {"face_width": 0}}, "architecture.face_width"),
     ],
 )
 def test_impossible_settings_name_the_flag(change: dict[str, object], flag: str) -> None:
@@ -275,14 +286,49 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_a_flat_score_ends_a_stage_early(
     tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncdisc_plugin.evaluate.metrics.pair_accuracy", lambda clips: 0.5)
-    flat = {"5": 0.1, "15": 0.1}
-    monkeypatch.setattr("syncdisc_plugin.evaluate.metrics.pm_accuracy", lambda *_: flat)
+    give_scores(monkeypatch, pair=0.7, pm=0.4)
     train(tiny_store, tmp_path / "run", replace(SETTINGS, measures=8))
     rows = list(read_rows(tmp_path / "run" / "log.jsonl"))
     ended = {r["stage"]: r for r in rows if r["kind"] == "stage"}
     assert "plateau" in ended[1]["verdict"] and "plateau" in ended[3]["verdict"]
     assert ended[1]["step"] < 21  # stage 1's share of the 60 steps
+
+
+def give_scores(monkeypatch: pytest.MonkeyPatch, pair: float, pm: float) -> None:
+    """Whatever the net: these on held-out clips."""
+    monkeypatch.setattr("syncdisc_plugin.evaluate.metrics.pair_accuracy", lambda clips: pair)
+    flat = {"5": pm, "15": pm}
+    monkeypatch.setattr("syncdisc_plugin.evaluate.metrics.pm_accuracy", lambda *_: flat)
+
+
+def test_no_stage_ends_early_in_its_first_half(
+    tiny_store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_scores(monkeypatch, pair=0.7, pm=0.4)
+    settings = replace(SETTINGS, steps=20, last_stage=1, measures=20)
+    settings = replace(settings, stage1=replace(settings.stage1, patience=2))
+    train(tiny_store, tmp_path / "run", settings)
+    rows = list(read_rows(tmp_path / "run" / "log.jsonl"))
+    assert [r["step"] for r in rows if r["kind"] == "stage"] == [10]
+
+
+def test_chance_is_no_plateau_and_is_said(
+    tiny_store: ClipStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    give_scores(monkeypatch, pair=0.5, pm=0.09)
+    settings = replace(SETTINGS, steps=20, last_stage=1, measures=20)
+    train(tiny_store, tmp_path / "run", settings)
+    rows = list(read_rows(tmp_path / "run" / "log.jsonl"))
+    assert max(r["step"] for r in rows) == 20 and not [r for r in rows if r["kind"] == "stage"]
+    assert "stage 1: no better than chance on held-out clips" in capsys.readouterr().out
+
+
+def test_what_beats_chance() -> None:
+    assert beats_chance([1.4, 1.2, 0.9]) and beats_chance([0.9])
+    assert not beats_chance([0.9, 0.4, 0.6]) and not beats_chance([0.58, 0.6, 0.59])
 
 
 def test_a_run_may_end_after_a_stage(tiny_store: ClipStore, tmp_path: Path) -> None:
@@ -381,6 +427,9 @@ def test_what_is_refused_leaves_no_run_behind(
     from syncdisc_plugin.data import filter as filtering
 
     run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"is a clip store\. Give the run a folder of its own"):
+        train(tiny_store, tiny_store.root, SETTINGS)
+    assert not (tiny_store.root / "settings.json").exists()
     with pytest.raises(ValueError, match="chunk_frames"):
         train(tiny_store, run, replace(SETTINGS, chunk_frames=500))
     assert not (run / "settings.json").exists()

@@ -78,6 +78,7 @@ def test_it_falls_over_the_second_half_of_a_training_with_an_end() -> None:
     seen = [weight(*losses(), part=part) for part in parts]
     assert seen == pytest.approx([25, 25, 25, 5, 1])  # as 50, 10 and 2 times half
     assert weight(*losses()) == pytest.approx(25)  # of one without an end
+    assert weight(*losses(), part=1.2) == pytest.approx(1)  # of one that goes on beyond it
     level = SyncWeight(ratio=50, final_ratio=50, ramp_steps=0, largest=1e9)
     assert level(*losses(), part=1.0) == pytest.approx(25)
 
@@ -152,7 +153,9 @@ def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
         ({"start_step": -1}, "start_step: expected"),
         ({"ramp_steps": -1}, "ramp_steps: expected"),
         ({"every": 0}, "every: expected"),
-        ({"smoothing": 1.0}, "smoothing: expected a number from 0 to below 1"),
+        ({"smoothing": 1.0}, "smoothing: expected a number of at least 0 and below 1"),
+        ({"ratio": "50"}, "ratio: expected a number above 0, got '50'"),
+        ({"ratio": float("nan")}, "ratio: expected a number above 0, got nan"),
         ({"largest": 0}, "largest: expected"),
         ({"true_loss": -0.1}, "true_loss: expected a number of at least 0"),
     ],
@@ -177,8 +180,8 @@ def test_mistakes_at_the_call() -> None:
     }.items():
         with pytest.raises(ValueError, match=message):
             SyncWeight()(*arguments)
-    with pytest.raises(ValueError, match=r"part: expected 0 to 1, got 1\.5"):
-        SyncWeight()(sync, rest, frames, part=1.5)
+    with pytest.raises(ValueError, match=r"part: expected a number of at least 0, got -0\.5"):
+        SyncWeight()(sync, rest, frames, part=-0.5)
     with pytest.raises(ValueError, match=r"state: expected step.*got \['epoch'\]"):
         SyncWeight().load_state_dict({"epoch": 3})
 

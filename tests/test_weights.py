@@ -294,7 +294,9 @@ def test_names_that_no_hub_has_are_refused_unasked(
 
 
 def test_a_hub_that_has_it_not_is_our_error(hub: list[tuple[str, str, str | None]]) -> None:
-    with pytest.raises(WeightsError, match=r"cannot be fetched \(RuntimeError: 404 Client Error\)"):
+    with pytest.raises(
+        WeightsError, match=r"base\.safetensors cannot be fetched \(RuntimeError: 404 "
+    ):
         load("hf:nobody/nothing")
 
 
@@ -309,3 +311,9 @@ def test_the_recipe_of_the_shipped_weights_is_a_training_run() -> None:
     settings = TrainSettings.from_dict(recipe)
     assert settings.heldout_speakers and settings.last_stage == 3
     assert read_about("base")["stage"] == 3
+
+
+@pytest.mark.parametrize("ref", [None, 3, {"weights": "base"}])
+def test_what_names_no_weights(ref: object) -> None:
+    with pytest.raises(WeightsError, match="no such file, and no shipped weights"):
+        load(ref)  # type: ignore[arg-type]

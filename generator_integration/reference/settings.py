@@ -8,6 +8,7 @@ from typing import Any
 from generator_integration.reference.generator import GeneratorSettings
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn.precision import check_precision
+from syncdisc_plugin.ranges import check_range
 
 NONE = "none"
 
@@ -98,25 +99,25 @@ class GeneratorTrainSettings:
 
     def __post_init__(self) -> None:
         """Name the flag that is off."""
-        if self.steps < 0 or (self.steps == 0 and self.minutes <= 0):
-            raise ValueError("--minutes: expected more than 0 (or --steps of at least 1).")
-        for name, least in (
-            ("batch", 1),
-            ("references", 1),
-            ("quality_frames", 1),
-            ("quality_width", 1),
-            ("measure_steps", 1),
-            ("snapshot_steps", 0),
-            ("gan_ramp", 0),
-            ("sync_ramp", 0),
+        if self.steps:
+            check_range("--steps", self.steps, least=1)
+        else:
+            check_range("--minutes", self.minutes, above=0, fix="Or give --steps.")
+        for name in ("batch", "references", "quality_frames", "quality_width", "measure_steps"):
+            check_range(f"--{name}", getattr(self, name), least=1)
+        for name in (
+            "seed",
+            "final_rate",
+            "perceptual_weight",
+            "feature_weight",
+            "gan_ramp",
+            "sync_ramp",
+            "sync_contrast",
+            "snapshot_steps",
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name}: expected at least {least}, got {getattr(self, name)}.")
+            check_range(f"--{name}", getattr(self, name), least=0)
         for name in ("gan_from", "sync_from"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"--{name}: expected a part of the budget, 0 to 1, got {getattr(self, name)}."
-                )
+            check_range(f"--{name}", getattr(self, name), least=0, most=1, fix="Of the budget.")
         for name, without in (
             ("sync_ratio", "Without a sync loss: --sync none."),
             ("sync_final_ratio", "Without a sync loss: --sync none."),
@@ -124,19 +125,15 @@ class GeneratorTrainSettings:
             ("learning_rate", "Usual is 5e-4."),
             ("quality_rate", "Usual is 2e-4."),
         ):
-            if getattr(self, name) <= 0:
-                raise ValueError(
-                    f"--{name}: expected more than 0, got {getattr(self, name)}. {without}"
-                )
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"--ema: expected 0 up to below 1, got {self.ema}. Usual is 0.998.")
+            check_range(f"--{name}", getattr(self, name), above=0, fix=without)
+        check_range("--heldout_share", self.heldout_share, least=0, below=1)
+        check_range("--ema", self.ema, least=0, below=1, fix="Usual is 0.998.")
+        check_range("--mouth_weight", self.mouth_weight, least=1)
         if (ear := self.generator.ear_width) > 0:
             raise ValueError(
                 f"--generator.ear_width: the ear's sizes are those of the discriminator that --ear "
                 f"names, got {ear}. Leave it out."
             )
-        if self.mouth_weight < 1:
-            raise ValueError(f"--mouth_weight: expected at least 1, got {self.mouth_weight}.")
         check_precision(self.precision)
 
     @classmethod

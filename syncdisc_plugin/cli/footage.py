@@ -111,6 +111,12 @@ def run_prepare(
             f"{result.renamed} clips that were there got the speaker or language of --speakers. "
             "Where a split.json was made before, delete it if it is to go by these."
         )
+    if result.differ:
+        print(
+            f"{result.differ} finished clips keep the speakers of an earlier call, whom the "
+            "folders of this one would name otherwise. To name them anew: --speakers.",
+            file=sys.stderr,
+        )
     if result.same:
         print(f"{result.same} finished videos have another time and the same bytes: nothing to do")
     if steps := result.cost.seconds:
@@ -118,15 +124,17 @@ def run_prepare(
         print(f"the workers' time: {where}; the largest had {result.cost.peak_mb:.0f} MB")
     if shard is None:  # one job of many may well be without a clip
         store = ClipStore(out)  # refuses a store without a clip
-        print(_said_of_speakers({clip.speaker for clip in store.clips}, bool(settings.speakers)))
+        how = " by folder, right below what was given (or --speakers)"
+        if settings.speakers or result.differ:
+            how = " by --speakers" if settings.speakers else ""
+        print(_said_of_speakers({clip.speaker for clip in store.clips}, how))
 
 
-def _said_of_speakers(speakers: set[str], is_table: bool, most: int = 5) -> str:
+def _said_of_speakers(speakers: set[str], how: str, most: int = 5) -> str:
     """Whoever's folders lie deeper sees here that they were taken for one speaker."""
     names = sorted(speakers)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    how = "by --speakers" if is_table else "by folder, right below what was given (or --speakers)"
-    return f"speakers {how}: {', '.join(names[:most])}{more}"
+    return f"speakers{how}: {', '.join(names[:most])}{more}"
 
 
 def _check_layout(layout: str | None, out: Path | None, run: Path | None) -> None:
@@ -172,14 +180,13 @@ def doctor(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     from dataclasses import asdict
 
-    from syncdisc_plugin.atomic import write_text
+    from syncdisc_plugin.atomic import check_target, write_text
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.train.doctor import examine
 
+    check_target("--json", parsed.json)
     judge = None if parsed.weights == "none" else parsed.weights
     found = examine(ClipStore(parsed.data), judge, device=parsed.device)
-    if parsed.json:
-        write_text(parsed.json, json.dumps(asdict(found), indent=1) + "\n")
     for finding in found.findings:
         print(f"{'ok ' if finding.good else 'BAD'}  {finding.name:18} {finding.text}")
     for name, counts in found.histograms.items():
@@ -187,6 +194,8 @@ def doctor(args: Sequence[str]) -> int:
         most = max(counts.values(), default=1)
         for value, n in counts.items():
             print(f"  {value:>12} {'#' * max(1, round(40 * n / most))} {n}")
+    if parsed.json:
+        write_text(parsed.json, json.dumps(asdict(found), indent=1) + "\n")
     bad = sum(not f.good for f in found.findings)
     print(f"\n{'nothing stands in the way' if not bad else f'{bad} to look at'}")
     return 0 if found.good else 1
@@ -199,6 +208,7 @@ def filter(args: Sequence[str]) -> int:
     parser.add_argument("--weights", default="base", help=WEIGHTS)
     parser.add_argument("--out", type=Path, required=True, help="folder for filter.jsonl")
     parsed = parser.parse_args(args)
+    from syncdisc_plugin.atomic import check_target
     from syncdisc_plugin.data.filter import judge_store
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.run import load_for
@@ -206,6 +216,7 @@ def filter(args: Sequence[str]) -> int:
 
     if (parsed.out / "settings.json").exists():
         raise RunError(f"--out {parsed.out}: holds a run, whose own verdicts would be replaced.")
+    check_target("--out", parsed.out / "filter.jsonl")
     net, store = load_for(ClipStore(parsed.data), parsed.weights)
     result = judge_store(net, store, store.clips)
     write_verdicts(parsed.out, result)

@@ -42,7 +42,7 @@ def evaluate(args: Sequence[str]) -> int:
     parser.add_class_arguments(EvaluateSettings)
     add_prepare(parser)
     parsed = parser.parse_args(args)
-    from syncdisc_plugin.atomic import write_text
+    from syncdisc_plugin.atomic import check_target, write_text
     from syncdisc_plugin.data.choice import Choice
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.quality_page import quality_page
@@ -53,6 +53,8 @@ def evaluate(args: Sequence[str]) -> int:
         raise RunError(
             "--part heldout: goes by a store's split. Give --data STORE, or leave it out."
         )
+    check_target("--json", parsed.json)
+    check_target("--html", parsed.html)
     names = EvaluateSettings.__dataclass_fields__
     given = {name: parsed[name] for name in names} | {"choose": Choice(**vars(parsed.choose))}
     settings = EvaluateSettings(**given)
@@ -62,11 +64,11 @@ def evaluate(args: Sequence[str]) -> int:
     else:
         footage = prepare_settings(parsed)
         found = evaluate_videos(parsed.weights, parsed.videos, footage, settings)
+    _print_figures(found)
     if parsed.json:
         write_text(parsed.json, json.dumps(found, indent=1) + "\n")
     if parsed.html:
         write_text(parsed.html, quality_page(found))
-    _print_figures(found)
     return 0
 
 
@@ -150,6 +152,8 @@ def score(args: Sequence[str]) -> int:
             scores = scorer(video, drawn)
             row["tracks"] = [asdict(s) for s in scores]
             row["note"] = scorer.note
+            if drawn and any(s.picture is None for s in scores):
+                failed += 1
             if scorer.note:
                 print(f"syncdisc score: {video}: {scorer.note}", file=sys.stderr)
             if not parsed.json:
@@ -182,6 +186,12 @@ def _fix(video: Path, out: Path, scores: Sequence[Score], quiet: bool) -> dict[s
     from syncdisc_plugin.nn.curve import CLEAR
 
     best = surest(scores)
+    if best is None and any(s.is_beyond for s in scores):
+        beyond = max((s for s in scores if s.is_beyond), key=lambda s: s.clearness)
+        raise RunError(
+            f"--fix: {video}: {beyond.verdict.removeprefix('cannot tell, ')}, which is as far as "
+            "is looked; nothing was written. Move it by about that first, and score again."
+        )
     if best is None:
         raise RunError(
             f"--fix: {video}: no offset stands out (clearness "

@@ -26,6 +26,7 @@ from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.nn.curve import MAX_OFFSET, OffsetCurve, offset_curve
 from syncdisc_plugin.nn.precision import choose_precision
+from syncdisc_plugin.ranges import check_range
 
 SLOWEST_FPS = 25  # of a store: a clip is no longer than it would be at that
 
@@ -47,6 +48,15 @@ class FilterSettings:
     """Other clips' audio tried against each clip."""
     impostor_clips: int = 2000
     """Clips that this is tried with, at most; of more, a draw. Only their embeddings are kept."""
+
+    def __post_init__(self) -> None:
+        """Name the setting that is off."""
+        check_range("--filter.false_accept", self.false_accept, least=0, below=1)
+        check_range("--filter.tolerance_frames", self.tolerance_frames, least=0, below=MAX_OFFSET)
+        check_range("--filter.max_shift_frames", self.max_shift_frames, least=0, below=MAX_OFFSET)
+        check_range("--filter.overlearnt", self.overlearnt, least=0)
+        check_range("--filter.impostors", self.impostors, least=1)
+        check_range("--filter.impostor_clips", self.impostor_clips, least=1)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,12 +141,20 @@ def read_table(flag: str, path: Path, columns: Sequence[str]) -> dict[str, dict[
     Raises:
         MediaError: a table without these columns, or a row without a path.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Excel writes a BOM
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            f"{flag} {path}: expected UTF-8, got a byte {error.object[error.start]:#x} at "
+            f"{error.start}. Save it as UTF-8; in Excel: CSV UTF-8."
+        ) from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
-        if not set(columns) <= set(reader.fieldnames or ()):
+        names = list(reader.fieldnames or ())
+        if not set(columns) <= set(names):
+            semicolons = " Separate them by commas." if len(names) == 1 and ";" in names[0] else ""
             raise MediaError(
-                f"{flag} {path}: expected the columns {','.join(columns)}, got "
-                f"{list(reader.fieldnames or ())}."
+                f"{flag} {path}: expected the columns {','.join(columns)}, got {names}.{semicolons}"
             )
         rows = {}
         for row in reader:

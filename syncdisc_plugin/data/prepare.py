@@ -98,6 +98,8 @@ class PrepareResult:
     """Inputs that the table of speakers does not name, where one was given."""
     renamed: int = 0
     """Finished clips that got another speaker or language, by the table."""
+    differ: int = 0
+    """Finished clips that keep a speaker whom this call would name otherwise, without a table."""
     noted: int = 0
     """Inputs prepared in this call with a note: what was damaged, or is odd."""
     finished: int = 0
@@ -186,6 +188,11 @@ def prepare(
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
         renamed = writer.rename(speakers, languages)
+        folders = {} if settings.speakers else {canonical(v.place): v.folder for v in videos}
+        before = [row for row in finished if row["status"] == "ok"]
+        differ = sum(
+            folders.get(canonical(row["path"]), row["speaker"]) != row["speaker"] for row in before
+        )
     return PrepareResult(
         videos=len(by_key) - same,
         clips=clips,
@@ -195,6 +202,7 @@ def prepare(
         same=same,
         unnamed=unnamed,
         renamed=renamed,
+        differ=differ,
         noted=noted,
         finished=len(videos) - len(by_key),
     )

@@ -36,7 +36,7 @@ def group_names(
     if any(c.turn_deg is not None for c in clips):
         out["head_turn"] = [_between(c.turn_deg, TURN_DEG, "°") for c in clips]
     for name, words in (about or {}).items():
-        out[name] = [words[c.id] for c in clips]
+        out[f"{name} (--about)" if name in out else name] = [words[c.id] for c in clips]
     return out
 
 

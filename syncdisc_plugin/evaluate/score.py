@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from syncdisc_plugin import weights
 from syncdisc_plugin.errors import FaceError
 from syncdisc_plugin.nn.curve import (
+    CLEAR,
     MAX_OFFSET,
     clearness,
     is_clear,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # loaded late: `syncdisc_plugin.score` must not cost a user o
 # The estimate is no finer against the eye: 40 ms are not seen.
 IN_SYNC_FRAMES = 1
 THUMBNAILS = 12
+LONGEST_NAME = 200  # bytes of a video's name in that of its picture; file systems end at 255
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,18 @@ class Score:
     """The PNG that shows all this, if one was asked for."""
 
     @property
+    def is_beyond(self) -> bool:
+        """Whether the sound seems off by as much as is looked, or by more."""
+        return abs(self.offset_frames) == MAX_OFFSET and self.clearness >= CLEAR
+
+    @property
     def verdict(self) -> str:
         """In words."""
+        side = "early" if self.offset_ms > 0 else "late"
+        if self.in_sync is None and self.is_beyond:
+            return f"cannot tell, audio seems {MAX_OFFSET} frames or more {side}"
         if self.in_sync is None:
             return "cannot tell, no offset stands out"
-        side = "early" if self.offset_ms > 0 else "late"
         ms = f"{abs(self.offset_ms):.0f} ms"
         if self.in_sync:
             return f"in sync (audio {ms} {side})"
@@ -115,7 +126,8 @@ class Scorer:
 
         self.settings = (settings or PrepareSettings()).by_yunet()
         self.note: str | None = None
-        """Why less than the whole of the last video was read; None when all is well."""
+        """Why less than the whole of the last video was read, or a picture of it is missing; None
+        when all is well."""
         self.net = weights.load(ref, choose_device("auto"))
         self.detect = load_detector(
             self.settings.detector,
@@ -126,16 +138,21 @@ class Scorer:
 
     def __call__(self, video: Path | str, pictures: Path | str | None = None) -> list[Score]:
         """As `score`."""
-        out = []
+        out, missing = [], None
         for seen in self.look(video):
             verdict = self.judge(seen)
             if pictures is not None:
                 from syncdisc_plugin.evaluate.score_picture import write_picture
 
-                path = Path(pictures) / f"{Path(video).name}.face{seen.track}.png"
-                write_picture(path, Path(video).name, verdict, seen, self.net.spec.fps)
-                verdict = replace(verdict, picture=str(path))
+                name = Path(video).name
+                path = Path(pictures) / f"{_fitting(name)}.face{seen.track}.png"
+                try:
+                    write_picture(path, name, verdict, seen, self.net.spec.fps)
+                    verdict = replace(verdict, picture=str(path))
+                except OSError as error:
+                    missing = f"pictures: {path} cannot be written ({error.strerror or error})"
             out.append(verdict)
+        self.note = "; ".join(words for words in (self.note, missing) if words) or None
         return out
 
     def look(self, video: Path | str) -> Iterator[Seen]:
@@ -198,6 +215,14 @@ class Scorer:
             probability_over_time=[round(p, 4) for p in probability.tolist()],
             similarity_over_offset=curve.listed(),
         )
+
+
+def _fitting(name: str) -> str:
+    """A video's name, shortened where no file system could hold a longer one made of it."""
+    whole = os.fsencode(name)
+    if len(whole) <= LONGEST_NAME:
+        return name
+    return f"{whole[:LONGEST_NAME].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
 
 
 def score(

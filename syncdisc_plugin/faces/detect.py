@@ -56,7 +56,7 @@ class Batch:
 def load_detector(
     name: str = "auto",
     *,
-    models: Path | None = None,
+    models: Path | str | None = None,
     device: str = "cpu",
     max_side: int = 320,
     points: bool = False,
@@ -296,7 +296,7 @@ _FILES: dict[str, tuple[_ModelFile, ...]] = {
 }
 
 
-def _load_net(name: str, models: Path | None, device: str) -> Any:
+def _load_net(name: str, models: Path | str | None, device: str) -> Any:
     """Build face-alignment's detector class (its FaceAlignment would fetch landmark nets too)."""
     try:
         module = importlib.import_module(f"face_alignment.detection.{name}")
@@ -320,7 +320,7 @@ def _load_net(name: str, models: Path | None, device: str) -> Any:
         log.setLogLevel(level)
 
 
-def _load_yunet(models: Path | None) -> _Find:
+def _load_yunet(models: Path | str | None) -> _Find:
     """YuNet with its points, which face-alignment's own call drops."""
     net = _load_net("yunet", models, "cpu").face_detector
 
@@ -337,7 +337,9 @@ def _load_yunet(models: Path | None) -> _Find:
     return find
 
 
-def detector_files(name: str, models: Path | None = None, *, download: bool = True) -> list[Path]:
+def detector_files(
+    name: str, models: Path | str | None = None, *, download: bool = True
+) -> list[Path]:
     """Paths of a detector's files; downloaded where they are nowhere, unless that is forbidden.
 
     Raises:
@@ -347,16 +349,16 @@ def detector_files(name: str, models: Path | None = None, *, download: bool = Tr
 
 
 def _find_files(
-    name: str, models: Path | None, download: bool = True
+    name: str, models: Path | str | None, download: bool = True
 ) -> list[tuple[_ModelFile, Path]]:
     return [(file, _find_file(name, file, models, download)) for file in _FILES[name]]
 
 
-def _find_file(name: str, file: _ModelFile, models: Path | None, download: bool) -> Path:
+def _find_file(name: str, file: _ModelFile, models: Path | str | None, download: bool) -> Path:
     from torch.hub import download_url_to_file, get_dir
 
-    if models is None and (folder := os.environ.get("SYNCDISC_MODELS")):
-        models = Path(folder)
+    given = models if models is not None else os.environ.get("SYNCDISC_MODELS") or None
+    models = None if given is None else Path(given)
     if models is not None:
         for pattern in file.patterns:
             for path in sorted(models.glob(pattern)):
@@ -367,7 +369,8 @@ def _find_file(name: str, file: _ModelFile, models: Path | None, download: bool)
     if not download:
         raise FaceError(
             f"detector {name}: {file.cached_as} is not in {models or cached.parent}. Get it from "
-            f"{file.url} and put it into a folder that --models DIR or SYNCDISC_MODELS names."
+            f"{file.url} and put it into a folder that --models DIR (in Python models=DIR) or "
+            "SYNCDISC_MODELS names."
         )
     # urlopen knows no other way from here; offline must be said in seconds, not in minutes.
     timeout = socket.getdefaulttimeout()
@@ -379,8 +382,9 @@ def _find_file(name: str, file: _ModelFile, models: Path | None, download: bool)
         looked_in = f"{models} or {cached.parent}" if models else f"{cached.parent}"
         raise FaceError(
             f"detector {name}: {file.cached_as} is not in {looked_in}, and downloading it failed "
-            f"({error}). Get it from {file.url} and put it into a folder that --models DIR or "
-            "SYNCDISC_MODELS names; or use --detector lbp, which needs no file (frontal faces)."
+            f"({error}). Get it from {file.url} and put it into a folder that --models DIR (in "
+            "Python models=DIR) or SYNCDISC_MODELS names; or use --detector lbp, where there is a "
+            "choice: it needs no file (frontal faces)."
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

@@ -179,7 +179,7 @@ def decode(
         raise MediaError(f"{path}: the file is empty. Copy or download it again.")
     sound = Sound(sample_rate_hz)
     first: av.VideoFrame | None = None
-    picture_end_s, note = 0.0, None
+    picture_end_s = 0.0
     with opened(path) as container:
         video, audio = pick_stream(container.streams.video), pick_stream(container.streams.audio)
         if video is None:
@@ -204,9 +204,9 @@ def decode(
                     # `frames` leaves those without a time out too.
                     timed = (f for f in looked(packet) if f.time is not None)
                     first = next(timed, None)
+        note = heard.note("sound")
         if ended:
             note = f"sound: stopped at {sound.end_s:.2f} s: {ended[0]}"
-        note = note or heard.note("sound")
         if first is None or first.time is None:
             raise MediaError(f"{path}: no frame with a time can be decoded. Re-encode the file.")
         _check_size(path, first)
@@ -215,7 +215,9 @@ def decode(
             raise MediaError(f"{path}: no sound can be decoded{because}. Re-encode the file.")
         source_fps = float(frame_rate(video) or fps)
         reached_s = {video.index: picture_end_s + 1 / source_fps, audio.index: sound.end_s}
-        note = note or _truncation(container, reached_s)
+        # A download that was cut off ends within a packet, too.
+        short = None if ended else _truncation(container, reached_s)
+        note = "; ".join(words for words in (note, short) if words) or None
         turn = turn_of(first)
         is_turned = bool(turn.quarters % 2)
         late_s = trimmed_s(path)

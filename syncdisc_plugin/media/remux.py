@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 from av.container.core import Flags
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 
 from syncdisc_plugin.errors import MediaError
@@ -31,6 +31,8 @@ CONTAINERS = {
 EDIT_LIST = ("mp4", "mov")
 # A longer beginning that it hides is no rounding of a cut: somebody wanted it gone.
 _HIDDEN_S = Fraction(1, 10)
+# Sound whose clock ticks more slowly, as that of MP3 in AVI does once in a packet, gets another.
+_COARSE_S, _FINE_S = Fraction(1, 1000), Fraction(1, 90_000)
 # A late start is rounded to the movie's clock, which is 1 ms unless it is told otherwise.
 _MOVIE = {"movie_timescale": "90000", "movflags": "+faststart"}
 # Tags that MP4 has a place of its own for; others, such as where a phone filmed, need a list.
@@ -121,6 +123,7 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
         moved = {i: later.get(file.streams[i].type, Fraction(0)) - start_s for i in streams}
         heard = 0
         edges: dict[int, Fraction] = {}
+        ends: dict[int, Fraction] = {}  # of the sources' packets that were written
         for packet in _packets(file, source, streams):
             stream = packet.stream
             is_hidden = packet.is_discard and packet.pts * packet.time_base < -_HIDDEN_S
@@ -129,15 +132,29 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
                     f"{target}: would show what was cut off the beginning of {source}, whose edit "
                     "list only hides it. Give a file that ends in .mp4 or .mov."
                 )
-            if stream.type == "audio":
-                if not _is_in_time(packet, moved[stream.index], edges, name in EDIT_LIST):
-                    continue
-                heard += 1
+            is_sound = stream.type == "audio"
+            if is_sound and not _is_in_time(packet, moved[stream.index], edges, name in EDIT_LIST):
+                continue
+            if is_sound and packet.time_base > _COARSE_S:
+                _refine(packet)
+            time_s = (packet.pts if packet.dts is None else packet.dts) * packet.time_base
             ticks = round(moved[stream.index] / packet.time_base)
             packet.pts += ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
             packet.stream = streams[stream.index]
-            out.mux_one(packet)
+            try:
+                out.mux_one(packet)
+            except InvalidDataError:  # damaged: no player could decode it either
+                continue
+            except ArgumentError as exc:
+                if time_s > ends.get(stream.index, time_s):
+                    raise
+                raise MediaError(
+                    f"{source}: its {stream.type} cannot be copied from {float(time_s):.2f} s on: "
+                    "timestamps go back, as in joined recordings. Split or re-encode it."
+                ) from exc
+            heard += is_sound
+            ends[stream.index] = time_s
         if not heard:
             raise MediaError(f"seconds: {float(seconds):g} leaves no sound of {source}.")
 
@@ -161,7 +178,8 @@ def _add(out: Any, stream: Any, target: Path) -> Any:
         ) from exc
     if stream.codec_context.codec_tag == "hvc1" and out.format.name in EDIT_LIST:
         copy.codec_context.codec_tag = "hvc1"  # Apple's players refuse the default, hev1.
-    copy.time_base = stream.time_base
+    is_coarse = stream.type == "audio" and stream.time_base > _COARSE_S
+    copy.time_base = _FINE_S if is_coarse else stream.time_base
     if stream.type == "video" and stream.average_rate:  # else Matroska says its clock's rate
         copy.codec_context.framerate = stream.average_rate
     copy.metadata.update(stream.metadata)
@@ -172,6 +190,14 @@ def _add(out: Any, stream: Any, target: Path) -> Any:
 def _earlier(chapter: Any, seconds: Fraction) -> Any:
     ticks = round(seconds / chapter["time_base"])
     return chapter | {key: max(0, chapter[key] - ticks) for key in ("start", "end")}
+
+
+def _refine(packet: Any) -> None:
+    """Give a packet a clock that a move can be told in."""
+    times = (packet.pts, packet.dts, packet.duration)
+    scaled = [None if t is None else round(t * packet.time_base / _FINE_S) for t in times]
+    packet.time_base = _FINE_S
+    packet.pts, packet.dts, packet.duration = scaled
 
 
 def _packets(file: Any, source: Path, streams: dict[int, Any]) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from torch import nn
 from syncdisc_plugin.nn.blocks import unit
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.nn.towers import AudioTower, FaceTower
+from syncdisc_plugin.ranges import check_range
 from syncdisc_plugin.spec import ClipSpec
 
 
@@ -25,6 +26,12 @@ class Architecture:
     """Length D of an embedding."""
     dropout: float = 0.1
     """Share of features dropped before the windows are joined, in training only."""
+
+    def __post_init__(self) -> None:
+        """Name the size that is off."""
+        for name in ("face_width", "audio_width", "embed_dim"):
+            check_range(f"architecture.{name}", getattr(self, name), least=1)
+        check_range("architecture.dropout", self.dropout, least=0, below=1)
 
 
 class Discriminator(Judge):

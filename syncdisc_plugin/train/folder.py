@@ -14,7 +14,7 @@ from syncdisc_plugin.atomic import write_text
 from syncdisc_plugin.data.lock import NAME as LOCK
 from syncdisc_plugin.data.lock import Lock
 from syncdisc_plugin.data.split import Split, chosen_split, split_store
-from syncdisc_plugin.data.store import ClipStore
+from syncdisc_plugin.data.store import META, ClipStore
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Discriminator
 from syncdisc_plugin.train.clips import FILTERS
@@ -54,6 +54,8 @@ def open_run(
         stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
         # It may go on elsewhere: the device is this call's.
         return replace(stored, device=settings.device), read_progress(run) or Progress()
+    if (run / META).exists():
+        raise RunError(f"--out {run}: is a clip store. Give the run a folder of its own.")
     if found := [name for name in _TAKEN_UP if (run / name).exists()]:
         raise RunError(
             f"--out {run}: holds {', '.join(found)} but no {SETTINGS}: of `syncdisc filter`, or of "

@@ -38,7 +38,7 @@ from syncdisc_plugin.train.schedule import (
 from syncdisc_plugin.train.settings import TrainSettings
 from syncdisc_plugin.train.stage_loss import stage_loss
 from syncdisc_plugin.train.state import load_state, save_state
-from syncdisc_plugin.train.validation import Validation
+from syncdisc_plugin.train.validation import Validation, beats_chance
 
 REPLAN = (12, 50)  # steps at which a budget in minutes is planned anew, beside measurements
 
@@ -221,6 +221,11 @@ class Trainer:
         bar.close()
         if ranks.first:
             self._log("stage_end", stage, figures=self.validation.end(stage, self.device))
+            if not beats_chance(p.kept):
+                self._say(
+                    f"stage {stage}: no better than chance on held-out clips. It wants more "
+                    "footage or minutes, or footage that is in sync: ask `syncdisc doctor`."
+                )
 
     def _step(
         self, stage: int, net: Discriminator, optimiser: torch.optim.Optimizer, batch: Batch

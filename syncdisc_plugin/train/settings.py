@@ -11,6 +11,7 @@ from syncdisc_plugin.data.filter import FilterSettings
 from syncdisc_plugin.errors import RunError
 from syncdisc_plugin.nn import Architecture
 from syncdisc_plugin.nn.precision import check_precision
+from syncdisc_plugin.ranges import check_range
 from syncdisc_plugin.train.objectives import Mix
 
 
@@ -29,16 +30,18 @@ class StageSettings:
     calibrated: float = 0.0
     """Weight of the calibrated BCE beside the contrast."""
     patience: int = 6
-    """Measurements on held-out clips without progress after which the stage ends; stage 2 goes by
-    gap.patience instead."""
+    """Measurements on held-out clips without progress after which the stage ends, in its second
+    half and once it beats chance; stage 2 goes by gap.patience instead."""
 
     def __post_init__(self) -> None:
         """Name the setting that is off."""
-        if self.share <= 0:
-            raise ValueError(
-                f"--stage1.share, --stage2.share, --stage3.share: expected more than 0, got "
-                f"{self.share}. To end before stage 3: --last_stage."
-            )
+        where = "--stage1.{0}, --stage2.{0} or --stage3.{0}".format
+        sooner = "To end before stage 3: --last_stage."
+        check_range(where("share"), self.share, above=0, fix=sooner)
+        check_range(where("learning_rate"), self.learning_rate, above=0)
+        check_range(where("final_rate"), self.final_rate, least=0)
+        check_range(where("calibrated"), self.calibrated, least=0)
+        check_range(where("patience"), self.patience, least=1)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class GapSettings:
     """Measurements without progress (of at least `progress`) that count as a stall."""
     progress: float = 0.005
     """Least rise of the gap that counts as progress."""
+
+    def __post_init__(self) -> None:
+        """Name the setting that is off."""
+        check_range("--gap.step", self.step, above=0)
+        check_range("--gap.preset", self.preset, above=0, most=2)
+        check_range("--gap.patience", self.patience, least=1)
+        check_range("--gap.progress", self.progress, least=0)
 
 
 @dataclass(frozen=True)
@@ -125,16 +135,19 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Name the flag that is off."""
-        if self.steps < 0 or (self.steps == 0 and self.minutes <= 0):
-            raise ValueError("--minutes: expected more than 0 (or --steps of at least 10).")
-        if 0 < self.steps < 10:
-            raise ValueError(f"--steps: expected at least 10, got {self.steps}.")
-        if self.chunk_frames < 12:
-            raise ValueError(
-                f"--chunk_frames: expected at least 12 (8 windows), got {self.chunk_frames}."
-            )
-        if self.save_steps < 1 or self.measures < 1:
-            raise ValueError("--save_steps, --measures: expected at least 1.")
+        if self.steps:
+            check_range("--steps", self.steps, least=10)
+        else:
+            check_range("--minutes", self.minutes, above=0, fix="Or give --steps.")
+        check_range("--seed", self.seed, least=0)
+        check_range("--heldout_share", self.heldout_share, least=0, below=1)
+        check_range("--batch_clips", self.batch_clips, least=1)
+        check_range("--chunk_frames", self.chunk_frames, least=12, fix="12 have 8 windows.")
+        check_range("--weight_decay", self.weight_decay, least=0)
+        check_range("--ema", self.ema, least=0, below=1, fix="Usual is 0.995.")
+        check_range("--measures", self.measures, least=1)
+        check_range("--heldout_frames", self.heldout_frames, least=1)
+        check_range("--save_steps", self.save_steps, least=1)
         if self.last_stage not in (1, 2, 3):
             raise ValueError(f"--last_stage: expected 1, 2 or 3, got {self.last_stage}.")
         check_precision(self.precision)

@@ -23,6 +23,8 @@ from syncdisc_plugin.train.measure import Heldout, measure_heldout, write_heldou
 from syncdisc_plugin.train.progress import Progress
 from syncdisc_plugin.train.settings import TrainSettings
 
+CHANCE = 1 / 2 + 3 / 31  # of pair accuracy and PM accuracy together
+
 
 class Validation:
     """Measures a run's weights on the clips that it does not train on, in its first process.
@@ -80,7 +82,7 @@ class Validation:
             p.gap = next_gap(p.gap, gap, self._s.gap)
             verdict = p.gap.verdict
             values["target"] = p.gap.target
-        elif p.since_best >= how.patience:
+        elif p.since_best >= how.patience and 2 * p.step >= p.steps and beats_chance(p.best):
             verdict = f"plateau: no better for {p.since_best} measurements"
         return verdict, values
 
@@ -123,6 +125,12 @@ def clip_scores(clips: list[Embedded]) -> list[float]:
     pairs = np.nan_to_num([metrics.pair_accuracy([c]) for c in clips], nan=0.5)  # very short clips
     pm = [metrics.pm_accuracy([c], (15,))["15"] for c in clips]
     return (pairs + np.array(pm)).tolist()
+
+
+def beats_chance(scores: list[float]) -> bool:
+    """Whether scores of clips are better than chance by more than two standard errors."""
+    error = np.std(scores, ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    return bool(np.mean(scores) - CHANCE > 2 * error)
 
 
 def may_replace(now: list[float], kept: list[float], best: list[float]) -> bool:
