@@ -62,8 +62,9 @@ def load(ref: str | Path = "base", device: str | torch.device = "cpu") -> Discri
 
     Args:
         ref: a shipped name, the path of a checkpoint that the trainer wrote, or the file of a
-            Hugging Face repository: "hf:owner/name", "hf:owner/name/file.safetensors", with
-            "@revision" behind it if need be (wants the extra `hub`).
+            Hugging Face repository: "hf:owner/name/stage3.safetensors", or "hf:owner/name" for its
+            syncdisc-base.safetensors, with "@revision" behind it if need be (wants the extra
+            `hub`).
         device: where to put it.
 
     Raises:
