@@ -102,7 +102,7 @@ class Losses:
             row["judging"] = judged.item()
         if self.sync is not None and part >= s.sync_from and s.sync_from < 1:
             sync = self.sync(drawn, window)
-            weight = self.weights["sync"](sync, loss, drawn, part=min(1.0, part))
+            weight = self.weights["sync"](sync, loss, drawn, part=part)
             loss = loss + weight * sync
             row |= {"sync": sync.item(), "sync_weight": weight}
         return loss, judged, {"loss": loss.item(), **row}

@@ -188,11 +188,14 @@ def prepare(
                 bar.set_postfix(clips=clips, minutes=f"{seconds / 60:.1f}", refused=len(refused))
                 bar.update()
         renamed = writer.rename(speakers, languages)
-        folders = {} if settings.speakers else {canonical(v.place): v.folder for v in videos}
-        before = [row for row in finished if row["status"] == "ok"]
-        differ = sum(
-            folders.get(canonical(row["path"]), row["speaker"]) != row["speaker"] for row in before
-        )
+        differ = 0
+        if not settings.speakers:
+            folders = {canonical(video.place): video.folder for video in videos}
+            differ = sum(
+                folders.get(canonical(row["path"]), row["speaker"]) != row["speaker"]
+                for row in finished
+                if row["status"] == "ok"
+            )
     return PrepareResult(
         videos=len(by_key) - same,
         clips=clips,

@@ -76,7 +76,7 @@ class Score:
     def verdict(self) -> str:
         """In words."""
         side = "early" if self.offset_ms > 0 else "late"
-        if self.in_sync is None and self.is_beyond:
+        if self.is_beyond:
             return f"cannot tell, audio seems {MAX_OFFSET} frames or more {side}"
         if self.in_sync is None:
             return "cannot tell, no offset stands out"
