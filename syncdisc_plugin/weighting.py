@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -13,6 +14,8 @@ from syncdisc_plugin.ranges import check_range
 # scale that gives a finite norm is right.
 SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0)
 FALL = 25.0  # from the first ratio to the last
+LATEST = 0.5  # part of the training at which the ratio falls in any case
+LEAST_MEASURED = 6  # before a low mean is believed
 WHOLE = 2.0  # times the loss of true frames: from here up the weight is whole
 
 
@@ -27,18 +30,20 @@ class SyncWeight:
 
     A ratio far above 1 is right at the frames: the gradient of an L1 is spread evenly over all
     pixels and short, that of a sync loss sits on the lips, and much of it cancels on its way
-    through the generator. The default is what Wav2Lip's habit, weight 0.03 beside a mean L1, comes
-    to with the shipped weights at 96x96 and T = 5; so the habit carries over to other sizes and
-    losses. In place of the frames the weight of the generator's last layer can be passed, as in
-    VQGAN's adaptive weight (Esser et al., 2021); a ratio near 1 is usual there.
+    through the generator. Wav2Lip's habit, weight 0.03 beside a mean L1, comes to 50 with the
+    shipped weights at 96x96 and T = 5; 30 moves the lips as soon and costs the picture less
+    (bench/tries.md), at whatever size and beside whatever losses. In place of the frames the weight
+    of the generator's last layer can be passed, as in VQGAN's adaptive weight (Esser et al., 2021);
+    a ratio near 1 is usual there.
 
     A weight that is only balanced pushes as hard however small the loss is, and the generator ends
     more in sync than true video, at the picture's cost. With `true_loss` it rests: it falls from
     where the sync loss is twice that to 0 where it is no more (bench/tries.md has both).
 
     Where the end of the training is known, give each call the `part` of it that has passed: the
-    ratio is kept for the first half, in which the lips learn to follow, and falls along an
-    exponential to `final_ratio` over the second, in which the picture settles (bench/generator).
+    ratio is kept until the lips follow, at the latest until the half, and falls from there along an
+    exponential to `final_ratio` at the end, so that the picture has time to settle
+    (bench/generator).
 
     Counts the calls as steps. Save it with the generator: `state_dict` holds plain numbers.
     Under torch.distributed the norms are averaged over the ranks, so that all use one weight.
@@ -47,6 +52,9 @@ class SyncWeight:
         ratio: length of the weighted sync gradient over length of the others', at the frames.
         final_ratio: what it falls to, for calls that say which part of the training has passed; a
             25th of `ratio` by default.
+        following_loss: the mean sync loss below which the lips are taken to follow: as
+            -log probability says that they rather fit than not. Of a loss on another scale say
+            another; 0 is never.
         start_step: first step with a weight above 0.
         ramp_steps: steps from 0 to the whole weight.
         every: steps between measurements; one costs a backward pass from the losses to the
@@ -70,9 +78,10 @@ class SyncWeight:
 
     def __init__(
         self,
-        ratio: float = 50.0,
+        ratio: float = 30.0,
         *,
         final_ratio: float | None = None,
+        following_loss: float = math.log(2),
         start_step: int = 0,
         ramp_steps: int = 1000,
         every: int = 10,
@@ -83,13 +92,14 @@ class SyncWeight:
         check_range("ratio", ratio, above=0)
         final_ratio = ratio / FALL if final_ratio is None else final_ratio
         check_range("final_ratio", final_ratio, above=0)
+        check_range("following_loss", following_loss, least=0)
         check_range("start_step", start_step, least=0)
         check_range("ramp_steps", ramp_steps, least=0)
         check_range("every", every, least=1)
         check_range("smoothing", smoothing, least=0, below=1)
         check_range("largest", largest, above=0)
         check_range("true_loss", true_loss, least=0)
-        self.ratio, self.final_ratio = ratio, final_ratio
+        self.ratio, self.final_ratio, self.following_loss = ratio, final_ratio, following_loss
         self.start_step, self.ramp_steps = start_step, ramp_steps
         self.every, self.smoothing, self.largest = every, smoothing, largest
         self.true_loss = true_loss
@@ -98,6 +108,7 @@ class SyncWeight:
         self.value = 0.0
         """The weight that the last call returned."""
         self._measured, self._warned = 0, False
+        self._falls_from: float | None = None  # the part at which the lips followed
         # Running means: norms of the sync loss's gradient and of the others', and the sync loss.
         self._means = [0.0, 0.0, 0.0]
 
@@ -131,6 +142,9 @@ class SyncWeight:
             self._measure(sync_loss, rest_loss, frames)
         ramp = min(1.0, (step - self.start_step + 1) / max(1, self.ramp_steps))
         sync, rest, loss = self._means
+        follows = self._measured >= LEAST_MEASURED and loss < self.following_loss
+        if self._falls_from is None and part > 0 and (follows or part >= LATEST):
+            self._falls_from = part
         balanced = self._ratio(part) * rest / sync if sync > 0 else 0.0
         if balanced > self.largest and not self._warned:
             self._warned = True
@@ -145,7 +159,12 @@ class SyncWeight:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for the host's checkpoint."""
-        return {"step": self.step, "measured": self._measured, "means": list(self._means)}
+        return {
+            "step": self.step,
+            "measured": self._measured,
+            "means": list(self._means),
+            "falls_from": self._falls_from,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken.
@@ -153,7 +172,8 @@ class SyncWeight:
         Raises:
             ValueError: not such a state.
         """
-        if not isinstance(state, dict) or set(state) != {"step", "measured", "means"}:
+        needed = {"step", "measured", "means"}  # earlier ones hold no more
+        if not isinstance(state, dict) or set(state) - {"falls_from"} != needed:
             got = sorted(state) if isinstance(state, dict) else state
             raise ValueError(
                 f"state: expected step, measured and means, got {got!r}. Pass what "
@@ -161,10 +181,15 @@ class SyncWeight:
             )
         self.step, self._measured = int(state["step"]), int(state["measured"])
         self._means = [float(mean) for mean in state["means"]]
+        falls_from = state.get("falls_from")
+        self._falls_from = None if falls_from is None else float(falls_from)
 
     def _ratio(self, part: float) -> float:
-        """The first one for half of the training, then on its way to the last one."""
-        return self.ratio * (self.final_ratio / self.ratio) ** min(1.0, max(0.0, 2 * part - 1))
+        """The first one until the lips follow, then on its way to the last one."""
+        if (begin := self._falls_from) is None:
+            return self.ratio
+        gone = min(1.0, max(0.0, (part - begin) / (1 - begin))) if begin < 1 else 1.0
+        return self.ratio * (self.final_ratio / self.ratio) ** gone
 
     def _unrest(self, loss: float) -> float:
         """Part of the weight that such a sync loss asks for."""

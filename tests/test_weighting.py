@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,14 @@ import torch
 from syncdisc_plugin import SyncWeight
 
 
-def losses(scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def losses(
+    scale: float = 1.0, loss: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sync loss, the others and the frames they come from; the gradients' norms are 4 and 2."""
     base = torch.ones(4, requires_grad=True)
     frames = base * 1.0
-    return scale * 2 * frames.sum(), frames.sum(), frames
+    sync = scale * 2 * frames.sum()
+    return sync if loss is None else sync - sync.detach() + loss, frames.sum(), frames
 
 
 def test_the_weighted_gradient_has_its_ratio() -> None:
@@ -73,7 +77,7 @@ def test_a_generator_that_is_pushed_stops_at_true_frames() -> None:
 
 
 def test_it_falls_over_the_second_half_of_a_training_with_an_end() -> None:
-    weight = SyncWeight(ratio=50, ramp_steps=0, largest=1e9)
+    weight = SyncWeight(ratio=50, ramp_steps=0, largest=1e9, following_loss=0)
     parts = (0.0, 0.3, 0.5, 0.75, 1.0)
     seen = [weight(*losses(), part=part) for part in parts]
     assert seen == pytest.approx([25, 25, 25, 5, 1])  # as 50, 10 and 2 times half
@@ -81,6 +85,34 @@ def test_it_falls_over_the_second_half_of_a_training_with_an_end() -> None:
     assert weight(*losses(), part=1.2) == pytest.approx(1)  # of one that goes on beyond it
     level = SyncWeight(ratio=50, final_ratio=50, ramp_steps=0, largest=1e9)
     assert level(*losses(), part=1.0) == pytest.approx(25)
+
+
+def test_it_falls_from_where_the_lips_follow() -> None:
+    def seen(weight: SyncWeight, values: list[float]) -> list[float]:
+        parts = [index / 10 for index in range(len(values))]
+        return [weight(*losses(loss=v), part=p) for p, v in zip(parts, values, strict=True)]
+
+    high, low = SyncWeight(**FOLLOWING), SyncWeight(**FOLLOWING)
+    assert seen(high, [1.0] * 11)[4:6] == pytest.approx([25, 25])
+    ratios = [value * 2 for value in seen(low, [1.0, 0.6, 0.6, 0.6, 0.6, 0.6] + [1.0] * 5)]
+    fall = [50 * 25 ** -((part - 0.5) / 0.5) for part in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
+    assert ratios == pytest.approx([50] * 5 + fall)  # the sixth measurement is believed
+    sooner = SyncWeight(**FOLLOWING)
+    for _ in range(6):
+        sooner(*losses(loss=0.6), part=0.01)
+    assert sooner(*losses(), part=0.01) == pytest.approx(25)
+    assert sooner(*losses(), part=0.505) == pytest.approx(5)
+    again = SyncWeight(**FOLLOWING)
+    again.load_state_dict(sooner.state_dict())
+    assert again(*losses(), part=1.0) == pytest.approx(1)
+    older = {k: v for k, v in sooner.state_dict().items() if k != "falls_from"}
+    again.load_state_dict(older)
+    assert again(*losses(loss=1.0), part=0.4) == pytest.approx(25)
+
+
+FOLLOWING: dict[str, Any] = {
+    "ratio": 50, "ramp_steps": 0, "every": 1, "smoothing": 0.0, "largest": 1e9
+}  # fmt: skip
 
 
 def test_norms_are_measured_every_few_steps_and_smoothed() -> None:

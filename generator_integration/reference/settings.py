@@ -69,12 +69,12 @@ class GeneratorTrainSettings:
     sync_ratio: float = 30.0
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
     sync_final_ratio: float = 1.2
-    """What the ratio falls to over the second half of the budget, in which the picture settles;
-    as large as sync_ratio: it never falls."""
+    """What the ratio falls to until the end, from where the lips follow, the half of the budget at
+    the latest, so that the picture settles; as large as sync_ratio: it never falls."""
     sync_contrast: float = 0.0
     """Weight of the other sounds of the batch, which the lips should not fit, beside the own one;
     see SyncLoss."""
-    sync_ramp: int = 300
+    sync_ramp: int = 100
     """Steps over which its weight rises."""
     sync_rests: bool = False
     """Whether its weight falls to 0 where what is drawn is as much in sync as true frames of
