@@ -64,7 +64,7 @@ class Losses:
         """LPIPS or None, and in words why."""
         self.weights = {
             "gan": SyncWeight(s.gan_ratio, ramp_steps=s.gan_ramp),
-            # Trainings of an hour on a CPU have a thousand steps: a quick mean sees the lips follow.
+            # Trainings of an hour on a CPU have a thousand steps: a quick mean sees lips follow.
             "sync": SyncWeight(
                 s.sync_ratio,
                 final_ratio=s.sync_final_ratio,
