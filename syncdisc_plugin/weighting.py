@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -52,9 +51,9 @@ class SyncWeight:
         ratio: length of the weighted sync gradient over length of the others', at the frames.
         final_ratio: what it falls to, for calls that say which part of the training has passed; a
             25th of `ratio` by default.
-        following_loss: the mean sync loss below which the lips are taken to follow: as
-            -log probability says that they rather fit than not. Of a loss on another scale say
-            another; 0 is never.
+        following_loss: the mean sync loss below which the lips are taken to follow. As
+            -log probability, mouths that say nothing have 1.2 and more. Of a loss on another scale
+            say another; 0 is never.
         start_step: first step with a weight above 0.
         ramp_steps: steps from 0 to the whole weight.
         every: steps between measurements; one costs a backward pass from the losses to the
@@ -81,7 +80,7 @@ class SyncWeight:
         ratio: float = 30.0,
         *,
         final_ratio: float | None = None,
-        following_loss: float = math.log(2),
+        following_loss: float = 1.0,
         start_step: int = 0,
         ramp_steps: int = 1000,
         every: int = 10,

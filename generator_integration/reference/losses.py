@@ -64,12 +64,8 @@ class Losses:
         """LPIPS or None, and in words why."""
         self.weights = {
             "gan": SyncWeight(s.gan_ratio, ramp_steps=s.gan_ramp),
-            # Trainings of an hour on a CPU have a thousand steps: a quick mean sees lips follow.
             "sync": SyncWeight(
-                s.sync_ratio,
-                final_ratio=s.sync_final_ratio,
-                ramp_steps=s.sync_ramp,
-                smoothing=0.7,
+                s.sync_ratio, final_ratio=s.sync_final_ratio, ramp_steps=s.sync_ramp
             ),
         }
 
