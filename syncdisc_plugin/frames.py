@@ -69,7 +69,7 @@ class FrameFormat:
             raise ValueError(
                 f"n_frames: expected a number of frames of one item, got {self.n_frames!r}."
             )
-        check_range("fps", self.fps, least=1, most=240)
+        check_range("fps", self.fps, least=1, most=240, fix="Those of the video, per second.")
         top, bottom, left, right = self.box
         if not (top < bottom and left < right):
             raise ValueError(

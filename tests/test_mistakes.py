@@ -370,11 +370,11 @@ MISTAKES: dict[str, tuple[Callable[[Build], object], str, str, str]] = {
     "unknown windows": (lambda s: s(windows="all"), "windows: expected", "got 'all'", "'worst'"),
     "no room for a gradient": (
         lambda s: s(max_gradient=0),
-        "max_gradient: expected a positive norm",
+        "max_gradient: expected a number above 0",
         "got 0",
         "multiply it by 0",
     ),
-    "an impossible fps": (lambda s: s(fps=0), "fps: expected", "got 0", "between 1 and 240"),
+    "an impossible fps": (lambda s: s(fps=0), "fps: expected", "got 0", "Those of the video"),
     "an impossible n_frames": (
         lambda s: s(n_frames=0),
         "n_frames: expected",

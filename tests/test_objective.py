@@ -104,7 +104,7 @@ def test_the_gradient_is_that_of_the_whole_loss() -> None:
 
 
 def test_a_contrast_below_0_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"contrast: expected a weight of at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"contrast: expected a number of at least 0, got -1"):
         SyncLoss(contrast=-1.0)
 
 
