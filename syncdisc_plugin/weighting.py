@@ -30,10 +30,9 @@ class SyncWeight:
     A ratio far above 1 is right at the frames: the gradient of an L1 is spread evenly over all
     pixels and short, that of a sync loss sits on the lips, and much of it cancels on its way
     through the generator. Wav2Lip's habit, weight 0.03 beside a mean L1, comes to 50 with the
-    shipped weights at 96x96 and T = 5; 30 moves the lips as soon and costs the picture less
-    (bench/tries.md), at whatever size and beside whatever losses. In place of the frames the weight
-    of the generator's last layer can be passed, as in VQGAN's adaptive weight (Esser et al., 2021);
-    a ratio near 1 is usual there.
+    shipped weights at 96x96 and T = 5; 30 is enough and costs the picture less (bench/tries.md). In
+    place of the frames the weight of the generator's last layer can be passed, as in VQGAN's
+    adaptive weight (Esser et al., 2021); a ratio near 1 is usual there.
 
     A weight that is only balanced pushes as hard however small the loss is, and the generator ends
     more in sync than true video, at the picture's cost. With `true_loss` it rests: it falls from
