@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temp.unlink(missing_ok=True)
 
 
-def check_target(flag: str, path: Path | None) -> None:
+def check_writable(flag: str, path: Path | None) -> None:
     """Refuse a file that could not be written, before the work that it is to hold.
 
     Raises:

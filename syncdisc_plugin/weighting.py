@@ -142,7 +142,7 @@ class SyncWeight:
         sync, rest, loss = self._means
         follows = self._measured >= LEAST_MEASURED and loss < self.following_loss
         if self._falls_from is None and part > 0 and (follows or part >= LATEST):
-            self._falls_from = part
+            self._falls_from = min(part, LATEST)
         balanced = self._ratio(part) * rest / sync if sync > 0 else 0.0
         if balanced > self.largest and not self._warned:
             self._warned = True
@@ -186,7 +186,7 @@ class SyncWeight:
         """The first one until the lips follow, then on its way to the last one."""
         if (begin := self._falls_from) is None:
             return self.ratio
-        gone = min(1.0, max(0.0, (part - begin) / (1 - begin))) if begin < 1 else 1.0
+        gone = min(1.0, max(0.0, (part - begin) / (1 - begin)))
         return self.ratio * (self.final_ratio / self.ratio) ** gone
 
     def _unrest(self, loss: float) -> float:

@@ -529,6 +529,9 @@ def test_what_is_refused_leaves_no_run(tiny_store: ClipStore, tmp_path: Path) ->
     with pytest.raises(RunError, match="--aligned"):
         train_generator(tiny_store, run, replace(SETTINGS, sync="none", aligned="nowhere"))
     assert not run.exists()
+    with pytest.raises(RunError, match=r"is a clip store\. Give the run a folder of its own"):
+        train_generator(tiny_store, tiny_store.root, SETTINGS)
+    assert not (tiny_store.root / "settings.json").exists()
 
 
 def test_several_processes_are_refused(

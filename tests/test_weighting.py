@@ -108,6 +108,8 @@ def test_it_falls_from_where_the_lips_follow() -> None:
     older = {k: v for k, v in sooner.state_dict().items() if k != "falls_from"}
     again.load_state_dict(older)
     assert again(*losses(loss=1.1), part=0.4) == pytest.approx(25)
+    again.load_state_dict(older)  # far into the second half, where its ratio was falling
+    assert again(*losses(loss=1.1), part=0.75) == pytest.approx(5)
 
 
 FOLLOWING: dict[str, Any] = {

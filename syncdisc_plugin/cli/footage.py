@@ -180,11 +180,11 @@ def doctor(args: Sequence[str]) -> int:
     parsed = parser.parse_args(args)
     from dataclasses import asdict
 
-    from syncdisc_plugin.atomic import check_target, write_text
+    from syncdisc_plugin.atomic import check_writable, write_text
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.train.doctor import examine
 
-    check_target("--json", parsed.json)
+    check_writable("--json", parsed.json)
     judge = None if parsed.weights == "none" else parsed.weights
     found = examine(ClipStore(parsed.data), judge, device=parsed.device)
     for finding in found.findings:
@@ -208,7 +208,7 @@ def filter(args: Sequence[str]) -> int:
     parser.add_argument("--weights", default="base", help=WEIGHTS)
     parser.add_argument("--out", type=Path, required=True, help="folder for filter.jsonl")
     parsed = parser.parse_args(args)
-    from syncdisc_plugin.atomic import check_target
+    from syncdisc_plugin.atomic import check_writable
     from syncdisc_plugin.data.filter import judge_store
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.run import load_for
@@ -216,7 +216,7 @@ def filter(args: Sequence[str]) -> int:
 
     if (parsed.out / "settings.json").exists():
         raise RunError(f"--out {parsed.out}: holds a run, whose own verdicts would be replaced.")
-    check_target("--out", parsed.out / "filter.jsonl")
+    check_writable("--out", parsed.out / "filter.jsonl")
     net, store = load_for(ClipStore(parsed.data), parsed.weights)
     result = judge_store(net, store, store.clips)
     write_verdicts(parsed.out, result)

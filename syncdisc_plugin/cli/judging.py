@@ -42,7 +42,7 @@ def evaluate(args: Sequence[str]) -> int:
     parser.add_class_arguments(EvaluateSettings)
     add_prepare(parser)
     parsed = parser.parse_args(args)
-    from syncdisc_plugin.atomic import check_target, write_text
+    from syncdisc_plugin.atomic import check_writable, write_text
     from syncdisc_plugin.data.choice import Choice
     from syncdisc_plugin.data.store import ClipStore
     from syncdisc_plugin.evaluate.quality_page import quality_page
@@ -53,8 +53,8 @@ def evaluate(args: Sequence[str]) -> int:
         raise RunError(
             "--part heldout: goes by a store's split. Give --data STORE, or leave it out."
         )
-    check_target("--json", parsed.json)
-    check_target("--html", parsed.html)
+    check_writable("--json", parsed.json)
+    check_writable("--html", parsed.html)
     names = EvaluateSettings.__dataclass_fields__
     given = {name: parsed[name] for name in names} | {"choose": Choice(**vars(parsed.choose))}
     settings = EvaluateSettings(**given)

@@ -147,7 +147,7 @@ def _copy(file: Any, source: Path, target: Path, temp: Path, seconds: Fraction) 
             except InvalidDataError:  # damaged: no player could decode it either
                 continue
             except ArgumentError as exc:
-                if time_s > ends.get(stream.index, time_s):
+                if stream.index not in ends or time_s > ends[stream.index]:
                     raise
                 raise MediaError(
                     f"{source}: its {stream.type} cannot be copied from {float(time_s):.2f} s on: "

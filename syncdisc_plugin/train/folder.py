@@ -54,8 +54,6 @@ def open_run(
         stored = TrainSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
         # It may go on elsewhere: the device is this call's.
         return replace(stored, device=settings.device), read_progress(run) or Progress()
-    if (run / META).exists():
-        raise RunError(f"--out {run}: is a clip store. Give the run a folder of its own.")
     if found := [name for name in _TAKEN_UP if (run / name).exists()]:
         raise RunError(
             f"--out {run}: holds {', '.join(found)} but no {SETTINGS}: of `syncdisc filter`, or of "
@@ -84,8 +82,11 @@ def take_folder(run: Path, held: ExitStack) -> None:
     """Make and lock a new run's folder, until `held` is closed.
 
     Raises:
-        RunError: another process is at work in it, or has begun a run there meanwhile.
+        RunError: it is a clip store; another process is at work in it, or has begun a run there
+            meanwhile.
     """
+    if (run / META).exists():
+        raise RunError(f"--out {run}: is a clip store. Give the run a folder of its own.")
     run.mkdir(parents=True, exist_ok=True)
     held.callback(Lock(run, run=True).release)
     if (run / SETTINGS).exists():

@@ -221,7 +221,7 @@ class Trainer:
         bar.close()
         if ranks.first:
             self._log("stage_end", stage, figures=self.validation.end(stage, self.device))
-            if not beats_chance(p.kept):
+            if not beats_chance(p.kept or p.best):
                 self._say(
                     f"stage {stage}: no better than chance on held-out clips. It wants more "
                     "footage or minutes, or footage that is in sync: ask `syncdisc doctor`."
