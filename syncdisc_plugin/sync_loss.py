@@ -18,6 +18,7 @@ from syncdisc_plugin import weights as checkpoints
 from syncdisc_plugin.check import SyncCheck, check
 from syncdisc_plugin.frames import VALUE_RANGES, Box, Edges, FrameFormat
 from syncdisc_plugin.hosts import host
+from syncdisc_plugin.mouth import near_mouth
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.objective import KINDS, WINDOWS, Objective
@@ -74,6 +75,8 @@ class SyncLoss(nn.Module):
             of the own sound the mean of -log(1 - probability) over them (a cosine above 0 for
             "similarity"), without those that sound like the own one, as silence does like silence.
             For batches whose items come from different moments; 0 does not look at others.
+        mouth_only: whether the gradient fades with the distance from the mouth, so that cheeks,
+            outline and background are left to the host's other losses; the loss is the same.
         reduction: "mean", "sum" or "none" over the batch.
         weight: what to multiply the loss with beside an L1 of weight 1; not applied here.
             `SyncWeight` finds it from the gradients.
@@ -102,6 +105,7 @@ class SyncLoss(nn.Module):
         windows: str = "mean",
         kind: str = "probability",
         contrast: float = 0.0,
+        mouth_only: bool = False,
         reduction: str = "mean",
         weight: float = 0.03,
         max_gradient: float = 10.0,
@@ -121,7 +125,7 @@ class SyncLoss(nn.Module):
             self._judge = (freeze(checkpoints.load_judge(weights)),)
         self._elsewhere: dict[torch.device, Judge] = {}
         self.objective, self.reduction = Objective(kind, windows, contrast), reduction
-        self.weight, self.max_gradient = weight, max_gradient
+        self.weight, self.max_gradient, self.mouth_only = weight, max_gradient, mouth_only
         # In one object, which nn.DataParallel's replicas share.
         self._looks = _Looks()
 
@@ -339,6 +343,10 @@ class SyncLoss(nn.Module):
                 (gradient,) = torch.autograd.grad(loss.sum(), part)
             norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
             gradient = gradient * (bound / norm.clamp_min(1e-12)).clamp_(max=1.0)
+            if self.mouth_only:
+                height, width = x.shape[-2:]
+                near = near_mouth(height, width, self.format.box, self.spec.crop, x.device)
+                gradient = gradient * self._cut(near)[0]
             # An item whose gradient overflowed gives none.
             return loss.detach(), torch.where(norm.isfinite(), gradient, 0.0)
 
@@ -354,7 +362,8 @@ class SyncLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
-        return f"{self.format}, {self.objective}, weight={self.weight}"
+        where = ", mouth_only" if self.mouth_only else ""
+        return f"{self.format}, {self.objective}{where}, weight={self.weight}"
 
 
 @dataclass

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from syncdisc_plugin.faces.crop import TEMPLATE
 from syncdisc_plugin.mel import _filterbank, log_mel
+from syncdisc_plugin.mouth import MIDDLE
 from syncdisc_plugin.nn import Architecture, Discriminator
 from syncdisc_plugin.spec import ClipSpec
 from syncdisc_plugin.sync_loss import SyncLoss
@@ -139,6 +141,40 @@ def test_the_bound_keeps_the_direction(path: Path) -> None:
     cosine = nn.functional.cosine_similarity(free.flatten(1), bound.flatten(1))
     assert (cosine > 0.9999).all()
     torch.testing.assert_close(norms(bound), torch.full((3,), 1e-3), rtol=1e-3, atol=0)
+
+
+REGIONS = {
+    "face": ("face", (75, 50)),
+    "lower": ("lower", (50, 50)),  # of the box's lower half, which is the frame
+    "box": ((0.1, 0.9, 0.2, 0.8), (70, 50)),
+    "box at the edge": ((0.0, 1.0, 0.3, 1.1), (75, 70)),
+}
+
+
+@pytest.mark.parametrize("bound", [10.0, 1e-3], ids=["free", "bound"])
+@pytest.mark.parametrize("case", REGIONS)
+def test_the_gradient_of_the_mouth_only(path: Path, case: str, bound: float) -> None:
+    region, (down, right) = REGIONS[case]
+    frames, mel = pair(size=(50, 100) if case == "lower" else (100, 100))
+    words = {"region": region, "reduction": "sum", "max_gradient": bound}
+    whole, mouth = SyncLoss(path, **words), SyncLoss(path, mouth_only=True, **words)
+    assert torch.equal(whole(frames, mel), mouth(frames, mel))
+    all_of_it = gradient(whole(frames, mel), frames)
+    near_it = gradient(mouth(frames, mel), frames)
+    assert (norms(near_it) > 0).all() and (norms(near_it) < norms(all_of_it)).all()
+    there = all_of_it != 0
+    kept = torch.where(there, near_it / all_of_it, torch.nan).nanmean((0, 1, 2))  # (H, W)
+    rows, columns = kept.shape
+    peak = int(kept.nan_to_num().argmax())
+    row, column = (peak // columns + 0.5) / rows, (peak % columns + 0.5) / columns
+    assert (100 * row, 100 * column) == pytest.approx((down, right), abs=1.1)
+    assert kept[there.any((0, 1, 2))].min() < 0.1 and kept.nan_to_num().max() > 0.99
+    seen = {"mouth_only": ", mouth_only" in str(mouth), "whole": ", mouth_only" in str(whole)}
+    assert seen == {"mouth_only": True, "whole": False}
+
+
+def test_the_mouth_of_an_aligned_face_lies_where_the_template_has_it() -> None:
+    assert tuple(TEMPLATE[2][::-1]) == MIDDLE["aligned"]
 
 
 @pytest.mark.parametrize("bound", [10.0, 1e-3], ids=["free", "bound"])

@@ -21,12 +21,11 @@ from generator_integration.reference.quality import (
 from generator_integration.reference.settings import NONE, GeneratorTrainSettings
 from syncdisc_plugin import SyncLoss, SyncWeight
 from syncdisc_plugin.errors import RunError
+from syncdisc_plugin.mouth import near_mouth
 from syncdisc_plugin.nn.precision import autocast
 from syncdisc_plugin.spec import ClipSpec
 
 HEARD_AND_SEEN = ("fps", "window_frames", "window_mels", "crop", "mel")
-MOUTH = (0.75, 0.5)  # middle of the mouth in the detector's box: down, right
-SPREAD = (0.13, 0.2)  # standard deviations of the weight around it
 
 
 class Losses:
@@ -58,7 +57,12 @@ class Losses:
         self.map = mouth_map(s.generator.size, self.first_row, s.mouth_weight).to(device)
         self.sync = None
         if s.sync != NONE:
-            self.sync = SyncLoss(s.sync, layout="b t c h w", contrast=s.sync_contrast).to(device)
+            self.sync = SyncLoss(
+                s.sync,
+                layout="b t c h w",
+                contrast=s.sync_contrast,
+                mouth_only=s.sync_mouth_only,
+            ).to(device)
             check_spec("--sync", s.sync, self.sync.spec, generator.spec, HEARD_AND_SEEN)
         self.perceptual, self.said = load_lpips(device) if s.perceptual_weight else (None, "off")
         """LPIPS or None, and in words why."""
@@ -177,12 +181,7 @@ def mouth_map(size: int, first_row: int, weight: float) -> Tensor:
     """
     if weight < 1:
         raise ValueError(f"weight: expected at least 1, got {weight}.")
-    at = (torch.arange(size) + 0.5) / size
-    down, right = (
-        torch.exp(-((at - middle) ** 2) / (2 * spread**2))
-        for middle, spread in zip(MOUTH, SPREAD, strict=True)
-    )
-    weights = 1 + (weight - 1) * down[first_row:, None] * right[None]
+    weights = 1 + (weight - 1) * near_mouth(size, size)[first_row:]
     return weights / weights.mean()
 
 

@@ -66,9 +66,12 @@ class GeneratorTrainSettings:
     experts, whatever SyncLoss reads that judges 5 frames."""
     sync_from: float = 0.1
     """Part of the budget after which the sync loss joins; there must be a mouth to judge."""
-    sync_ratio: float = 30.0
+    sync_mouth_only: bool = True
+    """Whether it moves only what is near the mouth, and leaves the rest of the face to the other
+    losses."""
+    sync_ratio: float = 20.0
     """Length of its gradient at the frames over that of all other losses; see SyncWeight."""
-    sync_final_ratio: float = 1.2
+    sync_final_ratio: float = 0.8
     """What the ratio falls to until the end, from where the lips follow, the half of the budget at
     the latest, so that the picture settles; as large as sync_ratio: it never falls."""
     sync_contrast: float = 0.0
