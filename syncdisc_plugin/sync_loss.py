@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,18 @@ from syncdisc_plugin import weights as checkpoints
 from syncdisc_plugin.check import SyncCheck, check
 from syncdisc_plugin.frames import VALUE_RANGES, Box, Edges, FrameFormat
 from syncdisc_plugin.hosts import host
+from syncdisc_plugin.looks import Looks
 from syncdisc_plugin.mouth import near_mouth
 from syncdisc_plugin.nn.frozen import freeze
 from syncdisc_plugin.nn.judge import Judge
 from syncdisc_plugin.objective import KINDS, WINDOWS, Objective
 from syncdisc_plugin.ranges import check_range
-from syncdisc_plugin.sound import (
-    check_mel_values,
-    check_waveform_values,
-    sound_windows,
-)
+from syncdisc_plugin.sound import sound_windows
 from syncdisc_plugin.spec import ClipSpec
 
 # Items are judged a few at a time, since each one's gradient is taken at once: the memory of a
 # call does not grow with the batch.
 WINDOWS_AT_ONCE = {"cpu": 8, "other": 256}
-# Frames' values are looked at in calls 1, 2, 4, 8 to this one: a fresh generator's lie near 0 and
-# fit every range. On a GPU, looking makes it wait.
-LAST_LOOK = 1024
 REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": torch.mean,
     "sum": torch.sum,
@@ -127,7 +120,7 @@ class SyncLoss(nn.Module):
         self.objective, self.reduction = Objective(kind, windows, contrast), reduction
         self.weight, self.max_gradient, self.mouth_only = weight, max_gradient, mouth_only
         # In one object, which nn.DataParallel's replicas share.
-        self._looks = _Looks()
+        self._looks = Looks()
 
     @classmethod
     def for_host(cls, name: str, weights: str | Path = "base", **changes: Any) -> SyncLoss:
@@ -265,32 +258,8 @@ class SyncLoss(nn.Module):
                 f"the frames, got {audio.device}. Move it there with .to(frames.device)."
             )
         heard, starts = sound_windows(mel, waveform, start, self.format.fps, len(x), n, spec)
-        looks = self._looks
-        if not looks.checked:
-            self.format.check_values(frames)
-            if waveform is None:
-                check_mel_values(heard, spec)
-            else:
-                check_waveform_values(waveform)
-            looks.checked = True
-        if not torch.compiler.is_compiling():  # to count would compile anew at every call
-            looks.calls += 1
-            if 1 < looks.calls <= LAST_LOOK and looks.calls & (looks.calls - 1) == 0:
-                self._look_again(frames)
+        self._looks.look(self.format, frames, heard, waveform, spec)
         return x, heard, starts
-
-    def _look_again(self, frames: torch.Tensor) -> None:
-        """Warn, once, of frames that left their range; it may be one batch: no night ends for it.
-
-        Those that are not finite give no gradient anyhow.
-        """
-        if not frames.detach().isfinite().all():
-            return
-        try:
-            self.format.check_values(frames)
-        except ValueError as error:
-            warnings.warn(f"SyncLoss, call {self._looks.calls}: {error}", stacklevel=4)
-            self._looks.calls = LAST_LOOK
 
     def _net_on(self, device: torch.device) -> Judge:
         """The judge, or a copy of it where the frames lie.
@@ -364,14 +333,6 @@ class SyncLoss(nn.Module):
         """Shown by print(model)."""
         where = ", mouth_only" if self.mouth_only else ""
         return f"{self.format}, {self.objective}{where}, weight={self.weight}"
-
-
-@dataclass
-class _Looks:
-    """How often values were looked at."""
-
-    checked: bool = False
-    calls: int = 0
 
 
 def _as_it_is(x: torch.Tensor) -> torch.Tensor:

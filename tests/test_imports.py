@@ -22,7 +22,7 @@ NAME = "syncdisc_plugin"
 # Each may import from those before it.
 LAYERS = [
     *("spec", "errors", "ranges", "atomic", "digest", "timing", "mel", "nn", "weights"),
-    *("frames", "sound", "hosts", "mouth", "objective", "check", "sync_loss"),
+    *("frames", "sound", "hosts", "mouth", "looks", "objective", "check", "sync_loss"),
     *("weighting", "compat", "export"),
     *("media", "faces", "region", "data", "evaluate", "train", "demo", "cli"),
 ]
