@@ -427,8 +427,9 @@ def test_a_range_that_shows_late_is_warned_of_once(path: Path) -> None:
     sync = SyncLoss(path)
     frames, mel = pair()
     sync(frames * 0.02 - 0.01, mel)
-    with pytest.warns(UserWarning, match=r'call 2: frames: .*Say value_range="-1..1"'):
+    with pytest.warns(UserWarning, match=r'call 2: frames: .*Say value_range="-1..1"') as said:
         assert sync(frames * 2 - 1, mel).isfinite()
+    assert [warning.filename for warning in said] == [__file__]  # the host's line
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(8):
