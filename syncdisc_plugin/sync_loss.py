@@ -302,7 +302,11 @@ class SyncLoss(nn.Module):
         self, x: torch.Tensor, sounds: torch.Tensor, bound: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) of split frames, and its gradient at what is looked at, bounded item by item."""
-        net = self._net_on(x.device)
+        net, near = self._net_on(x.device), None
+        if self.mouth_only:
+            height, width = x.shape[-2:]
+            whole = near_mouth(height, width, self.format.box, self.spec.crop, x.device)
+            near = self._cut(whole)[0]
 
         def judge(items: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             part, edges = self._cut(items)
@@ -312,10 +316,8 @@ class SyncLoss(nn.Module):
                 (gradient,) = torch.autograd.grad(loss.sum(), part)
             norm = gradient.flatten(1).norm(dim=1)[:, None, None, None, None]
             gradient = gradient * (bound / norm.clamp_min(1e-12)).clamp_(max=1.0)
-            if self.mouth_only:
-                height, width = x.shape[-2:]
-                near = near_mouth(height, width, self.format.box, self.spec.crop, x.device)
-                gradient = gradient * self._cut(near)[0]
+            if near is not None:
+                gradient = gradient * near
             # An item whose gradient overflowed gives none.
             return loss.detach(), torch.where(norm.isfinite(), gradient, 0.0)
 
